@@ -1,0 +1,48 @@
+// Package diff owns difference: what to add, what to delete, and a named change that
+// does one such step. It knows nothing of what is being changed and imports the
+// standard library only.
+package diff
+
+import (
+	"context"
+	"fmt"
+)
+
+// Change is one named step from what is to what should be. It is data until Run is
+// called: `loden plan` prints the list, the reconciler runs it.
+type Change struct {
+	Part   string `json:"part"`   // the subsystem: link, peers, routes, sysctls, masq, guard, env
+	Verb   string `json:"verb"`   // add, set, delete, replace, ...
+	Object string `json:"object"` // what it is done to, for a reader
+
+	// Run does the step. It may block and is bound by ctx. It is never nil in a Change
+	// that a subsystem returns.
+	Run func(context.Context) error `json:"-"`
+}
+
+// String returns "part: verb object".
+func (c Change) String() string { return fmt.Sprintf("%s: %s %s", c.Part, c.Verb, c.Object) }
+
+// Sets returns what is in want but not in have, and what is in have but not in want, each
+// in its own order and without duplicates. Applying add and then del to have gives want
+// as a set; equal sets give two empty results, which is what makes a second apply a no-op.
+func Sets[T comparable](have, want []T) (add, del []T) {
+	return missing(have, want), missing(want, have)
+}
+
+// missing returns the distinct members of list that base lacks.
+func missing[T comparable](base, list []T) []T {
+	seen := make(map[T]struct{}, len(base)+len(list))
+	for _, v := range base {
+		seen[v] = struct{}{}
+	}
+	var out []T
+	for _, v := range list {
+		if _, ok := seen[v]; ok {
+			continue
+		}
+		seen[v] = struct{}{}
+		out = append(out, v)
+	}
+	return out
+}
