@@ -1,0 +1,59 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Network is the cluster's network document, valid and complete: every default is filled
+// in. Only ParseNetwork makes one; the zero value is a network with no family. It is
+// comparable with ==.
+type Network struct {
+	Ranges  opt.Dual[Range] // the families that are switched on
+	Backend Backend
+
+	// NFTables is flannel's EnableNFTables: the default of --firewall auto for the cluster.
+	NFTables bool
+}
+
+// Range is what one family's node subnets are cut from.
+type Range struct {
+	Network   netip.Prefix // the whole overlay of the family, masked
+	SubnetLen int          // prefix length in bits of one node's subnet
+	SubnetMin netip.Addr   // first subnet that may be handed out
+	SubnetMax netip.Addr   // last subnet that may be handed out
+}
+
+// Backend is the document's Backend object: how nodes speak to each other.
+type Backend struct {
+	ListenPort   uint16                   // UDP port of a node that does not choose its own; 51820 by default
+	MTU          opt.Option[int]          // underlay MTU in bytes, instead of the uplink's own
+	PresharedKey opt.Option[PresharedKey] // one for the whole mesh, as flannel has it
+	Keepalive    time.Duration            // persistent keepalive; 0 sends none
+	Mode         Mode                     // which underlay family a tunnel prefers
+}
+
+// PresharedKey is a WireGuard pre-shared key. It never prints.
+type PresharedKey [32]byte
+
+// String hides the key.
+func (PresharedKey) String() string { return "(hidden)" }
+
+// GoString hides the key.
+func (PresharedKey) GoString() string { return "(hidden)" }
+
+// MarshalJSON hides the key.
+func (PresharedKey) MarshalJSON() ([]byte, error) { return []byte(`"(hidden)"`), nil }
+
+// Mode says which underlay family carries the tunnel to a peer that offers both. One
+// tunnel carries both overlay families in every mode.
+type Mode string
+
+// The modes of flannel's document. Loden has one tunnel, so "separate" means "auto".
+const (
+	ModeAuto Mode = "auto" // IPv4 where both ends have it, else IPv6
+	ModeIPv4 Mode = "ipv4" // IPv4 only
+	ModeIPv6 Mode = "ipv6" // IPv6 only
+)

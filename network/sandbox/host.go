@@ -1,0 +1,127 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netns"
+)
+
+const (
+	netnsDir = "/run/netns" // where ip-netns(8) keeps names
+	hostsDir = "/run/hosts" // backing of each host's own directories
+)
+
+// ownDirs are the directories that differ from host to host; all else is the machine's.
+var ownDirs = []string{
+	"/run/wireguard", "/run/loden", "/run/flannel", "/run/lock",
+	"/var/lib/loden", "/var/lib/cni", "/etc/cni/net.d",
+}
+
+// lockThread keeps the calling goroutine on its thread for good: the thread's namespace
+// or death signal is part of what the goroutine does.
+func lockThread() { runtime.LockOSThread() }
+
+// Host is a machine of the sandbox: a network namespace with directories of its own under
+// the standard paths, so that several run the same daemon with default settings.
+type Host struct {
+	Name string
+}
+
+// NewHost makes a host with only a loopback interface. Call Close, or let it end with the
+// sandbox.
+func NewHost(name string) (*Host, error) {
+	h := &Host{Name: name}
+	if err := run("ip", "netns", "add", name); err != nil {
+		return nil, err
+	}
+	for _, dir := range ownDirs {
+		if err := os.MkdirAll(h.Path(dir), 0o755); err != nil {
+			return nil, fmt.Errorf("make host %s: %w", name, err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil { // the mount point
+			return nil, fmt.Errorf("make host %s: %w", name, err)
+		}
+	}
+	lock := filepath.Join(hostsDir, name, "xtables.lock")
+	if err := os.WriteFile(lock, nil, 0o600); err != nil {
+		return nil, fmt.Errorf("make host %s: %w", name, err)
+	}
+	return h, h.Run("ip", "link", "set", "lo", "up")
+}
+
+// Path returns where the machine finds what the host calls path, for the directories that
+// are the host's own.
+func (h *Host) Path(path string) string { return filepath.Join(hostsDir, h.Name, path) }
+
+// NetNS returns the path of the host's network namespace.
+func (h *Host) NetNS() string { return filepath.Join(netnsDir, h.Name) }
+
+// Command returns a command that will run on the host. Its process is the command itself
+// (every wrapper replaces itself by exec), so its PID is the one to signal.
+func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	var script strings.Builder
+	for _, dir := range ownDirs {
+		fmt.Fprintf(&script, "mount --bind %s %s; ", h.Path(dir), dir)
+	}
+	fmt.Fprintf(&script, "touch /run/xtables.lock; mount --bind %s/%s/xtables.lock /run/xtables.lock; ", hostsDir, h.Name)
+	script.WriteString(`exec "$0" "$@"`)
+	full := append([]string{"--net=" + h.NetNS(), "unshare", "--mount", "sh", "-c", script.String(), name}, args...)
+	return exec.CommandContext(ctx, "nsenter", full...)
+}
+
+// Run runs a short command on the host; what it printed is in the error.
+func (h *Host) Run(name string, args ...string) error {
+	_, err := h.Output(name, args...)
+	return err
+}
+
+// Output runs a short command on the host and returns what it printed on both streams.
+func (h *Host) Output(name string, args ...string) (string, error) {
+	out, err := h.Command(context.Background(), name, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("run %s %s on %s: %w: %s", name, strings.Join(args, " "), h.Name, err, out)
+	}
+	return string(out), nil
+}
+
+// Do runs fn with the calling thread inside the host's network namespace: sockets and
+// netlink handles that fn opens belong to it for good. Goroutines that fn starts do not
+// inherit it.
+func (h *Host) Do(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		ns, err := netns.GetFromPath(h.NetNS())
+		if err == nil {
+			defer ns.Close()
+			err = netns.Set(ns)
+		}
+		if err != nil {
+			done <- fmt.Errorf("enter host %s: %w", h.Name, err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+// Close removes the host's namespace. Processes on it keep it alive until they end.
+func (h *Host) Close() error { return run("ip", "netns", "del", h.Name) }
+
+// Wire joins two hosts by a veth pair, both ends up.
+func Wire(a *Host, aName string, b *Host, bName string) error {
+	err := run("ip", "link", "add", aName, "netns", a.Name, "type", "veth", "peer", "name", bName, "netns", b.Name)
+	if err != nil {
+		return err
+	}
+	if err := a.Run("ip", "link", "set", aName, "up"); err != nil {
+		return err
+	}
+	return b.Run("ip", "link", "set", bName, "up")
+}
