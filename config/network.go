@@ -14,7 +14,7 @@ type Network struct {
 	Ranges  opt.Dual[Range] // the families that are switched on
 	Backend Backend
 
-	// NFTables is flannel's EnableNFTables: the default of --firewall auto for the cluster.
+	// NFTables is flannel's EnableNFTables: nftables is what --firewall auto means.
 	NFTables bool
 }
 
@@ -24,6 +24,13 @@ type Range struct {
 	SubnetLen int          // prefix length in bits of one node's subnet
 	SubnetMin netip.Addr   // first subnet that may be handed out
 	SubnetMax netip.Addr   // last subnet that may be handed out
+}
+
+// Contains reports whether p is a node subnet of the range: right length, aligned, and
+// between SubnetMin and SubnetMax.
+func (r Range) Contains(p netip.Prefix) bool {
+	return p.Bits() == r.SubnetLen && p == p.Masked() && r.Network.Contains(p.Addr()) &&
+		!p.Addr().Less(r.SubnetMin) && !r.SubnetMax.Less(p.Addr())
 }
 
 // Backend is the document's Backend object: how nodes speak to each other.
@@ -51,7 +58,8 @@ func (PresharedKey) MarshalJSON() ([]byte, error) { return []byte(`"(hidden)"`),
 // tunnel carries both overlay families in every mode.
 type Mode string
 
-// The modes of flannel's document. Loden has one tunnel, so "separate" means "auto".
+// The modes of flannel's document. Loden has one tunnel, so flannel's "separate" (one
+// tunnel per family) is read as ModeAuto.
 const (
 	ModeAuto Mode = "auto" // IPv4 where both ends have it, else IPv6
 	ModeIPv4 Mode = "ipv4" // IPv4 only

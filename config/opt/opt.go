@@ -49,6 +49,9 @@ func (o Option[T]) String() string {
 	return fmt.Sprint(o.value)
 }
 
+// GoString prints as String does, so that a secret inside stays hidden under %#v too.
+func (o Option[T]) GoString() string { return o.String() }
+
 // MarshalJSON writes the value, or null.
 func (o Option[T]) MarshalJSON() ([]byte, error) {
 	if !o.ok {

@@ -1,0 +1,134 @@
+// Loden runs an encrypted, dual-stack pod network on this node, and looks into one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/loden-net/loden/config"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and returns the exit status: 0, 1 for a failure, 2 for
+// usage, or what an exitError says.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(stderr, "loden: "+oneLine(text))
+	}
+	if exit, ok := errors.AsType[exitError](err); ok {
+		return exit.status
+	}
+	return 1
+}
+
+// oneLine joins the lines of a joined error, so that a script sees one line.
+func oneLine(s string) string { return strings.Join(strings.Split(strings.TrimSpace(s), "\n"), "; ") }
+
+// exitError ends the program with a status of its own. An empty error prints nothing: the
+// command has said what there is to say.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e exitError) Unwrap() error { return e.err }
+
+// usageError marks bad input on the command line.
+func usageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return exitError{status: 2, err: err}
+}
+
+func rootCommand() *cobra.Command {
+	var node config.Node
+	root := &cobra.Command{
+		Use:           "loden",
+		Short:         "An encrypted, dual-stack pod network for Linux nodes",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError(config.FromEnvironment(cmd.Flags(), os.LookupEnv))
+		},
+	}
+	root.SetVersionTemplate("loden {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
+	})
+	node.LogFlags(root.PersistentFlags())
+	root.AddCommand(
+		versionCommand(),
+	)
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "loden "+version) },
+	}
+}
+
+// newLogger returns the logger that the settings ask for, writing to w.
+func newLogger(node *config.Node, w io.Writer) (zerolog.Logger, error) {
+	level, err := zerolog.ParseLevel(node.LogLevel)
+	if err != nil {
+		return zerolog.Nop(), usageError(fmt.Errorf("--log-level %q: choose one of debug, info, warn, error", node.LogLevel))
+	}
+	switch node.LogFormat {
+	case "json":
+	case "text":
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !terminal(w)}
+	case "auto":
+		if terminal(w) {
+			w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
+		}
+	default:
+		return zerolog.Nop(), usageError(fmt.Errorf("--log-format %q: choose one of auto, text, json", node.LogFormat))
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+}
+
+// terminal reports whether w is a terminal.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
