@@ -120,8 +120,8 @@ func Wire(a *Host, aName string, b *Host, bName string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.Run("ip", "link", "set", aName, "up"); err != nil {
+	if err := a.Run("ip", "link", "set", "dev", aName, "up"); err != nil {
 		return err
 	}
-	return b.Run("ip", "link", "set", bName, "up")
+	return b.Run("ip", "link", "set", "dev", bName, "up")
 }
