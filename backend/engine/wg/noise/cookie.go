@@ -1,0 +1,151 @@
+package noise
+
+import (
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"golang.org/x/crypto/blake2s"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+const (
+	labelMAC1   = "mac1----"
+	labelCookie = "cookie--"
+	macSize     = 16
+
+	// cookieAge is how long a cookie and the secret behind it are good: section 5.4.7.
+	cookieAge = 2 * time.Minute
+	// cookieSlack is how much earlier a sender stops using a cookie, for the way it travels.
+	cookieSlack = 5 * time.Second
+)
+
+// Guard checks the codes of messages addressed to one identity, and hands out cookies. It
+// is not safe for concurrent use. Moments are durations on any clock that does not go back.
+type Guard struct {
+	mac1   Key
+	cookie cipher.AEAD
+	secret Key
+	since  time.Duration // when secret was drawn
+	drawn  bool
+}
+
+// NewGuard returns the guard of the identity with this public key.
+func NewGuard(public Key) *Guard {
+	return &Guard{mac1: labelled(labelMAC1, public), cookie: newXAEAD(labelled(labelCookie, public))}
+}
+
+// MAC1 reports whether the first code of a handshake message is right: the sender knows
+// our public key. It costs one hash.
+func (g *Guard) MAC1(msg []byte) bool {
+	n := len(msg) - 2*macSize
+	want := mac(g.mac1[:], msg[:n])
+	return hmac.Equal(want[:], msg[n:n+macSize])
+}
+
+// MAC2 reports whether the second code proves that the sender received a cookie of ours,
+// at the address the message comes from.
+func (g *Guard) MAC2(msg []byte, from netip.AddrPort, now time.Duration) bool {
+	if !g.drawn || now-g.since >= cookieAge {
+		return false
+	}
+	n := len(msg) - macSize
+	cookie := g.cookieFor(from)
+	want := mac(cookie[:], msg[:n])
+	return hmac.Equal(want[:], msg[n:])
+}
+
+// Reply answers a handshake message with a cookie instead of work.
+func (g *Guard) Reply(msg []byte, from netip.AddrPort, now time.Duration) []byte {
+	if !g.drawn || now-g.since >= cookieAge {
+		rand.Read(g.secret[:])
+		g.since, g.drawn = now, true
+	}
+	out := make([]byte, 8, CookieSize)
+	binary.LittleEndian.PutUint32(out, TypeCookie)
+	binary.LittleEndian.PutUint32(out[4:], Sender(msg))
+	nonce := make([]byte, chacha20poly1305.NonceSizeX)
+	rand.Read(nonce)
+	cookie := g.cookieFor(from)
+	mac1 := msg[len(msg)-2*macSize : len(msg)-macSize]
+	return g.cookie.Seal(append(out, nonce...), nonce, cookie[:], mac1)
+}
+
+// cookieFor derives the cookie of an address: it need not be remembered.
+func (g *Guard) cookieFor(from netip.AddrPort) [macSize]byte {
+	address := from.Addr().Unmap().AsSlice()
+	return mac(g.secret[:], binary.BigEndian.AppendUint16(address, from.Port()))
+}
+
+// Stamp writes the codes of messages to one remote node and keeps the cookie it gave. It is
+// not safe for concurrent use.
+type Stamp struct {
+	mac1   Key
+	remote Key
+	last   [macSize]byte // the first code of the last message: cookies are bound to it
+	sent   bool
+	cookie [macSize]byte
+	since  time.Duration
+	held   bool
+}
+
+// NewStamp returns the stamp for messages to the node with this public key.
+func NewStamp(remote Key) *Stamp {
+	return &Stamp{mac1: labelled(labelMAC1, remote), remote: remote}
+}
+
+// Sign writes both codes into a handshake message. Without a fresh cookie the second stays
+// zero.
+func (s *Stamp) Sign(msg []byte, now time.Duration) {
+	first, second := len(msg)-2*macSize, len(msg)-macSize
+	s.last = mac(s.mac1[:], msg[:first])
+	s.sent = true
+	copy(msg[first:], s.last[:])
+	clear(msg[second:])
+	if s.held && now-s.since < cookieAge-cookieSlack {
+		code := mac(s.cookie[:], msg[:second])
+		copy(msg[second:], code[:])
+	}
+}
+
+// Accept reads a cookie message. It must answer the last message signed.
+func (s *Stamp) Accept(msg []byte, now time.Duration) error {
+	if !Well(msg, TypeCookie) || !s.sent {
+		return ErrRejected
+	}
+	nonce := msg[8 : 8+chacha20poly1305.NonceSizeX]
+	plain, err := newXAEAD(labelled(labelCookie, s.remote)).Open(nil, nonce, msg[8+len(nonce):], s.last[:])
+	if err != nil {
+		return ErrRejected
+	}
+	copy(s.cookie[:], plain)
+	s.since, s.held, s.sent = now, true, false
+	return nil
+}
+
+// labelled hashes a label and a public key to a key.
+func labelled(label string, public Key) Key {
+	return blake2s.Sum256(append([]byte(label), public[:]...))
+}
+
+// mac is keyed BLAKE2s with 16 bytes of output.
+func mac(key, data []byte) (out [macSize]byte) {
+	h, err := blake2s.New128(key)
+	if err != nil {
+		panic("noise: " + err.Error()) // impossible: keys here have 16 or 32 bytes
+	}
+	h.Write(data)
+	h.Sum(out[:0])
+	return out
+}
+
+func newXAEAD(key Key) cipher.AEAD {
+	aead, err := chacha20poly1305.NewX(key[:])
+	if err != nil {
+		panic("noise: a key of 32 bytes was refused: " + err.Error()) // impossible: the size is in the type
+	}
+	return aead
+}
