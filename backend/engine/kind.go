@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/rs/zerolog"
+)
+
+// Kind names an implementation of the userspace data path.
+type Kind string
+
+// The implementations.
+const (
+	WireGuardGo Kind = "wireguard-go" // golang.zx2c4.com/wireguard
+	Loden       Kind = "loden"        // this project's own
+
+	DefaultKind = WireGuardGo // what "auto" means without WireGuard in the kernel
+)
+
+// dataPath is one running implementation between a TUN device and UDP sockets.
+type dataPath interface {
+	IpcHandle(c net.Conn)  // serves one UAPI connection until it ends, and closes it
+	LinkChanged()          // the interface may have another MTU
+	Done() <-chan struct{} // closed when the data path ended by itself or by Close
+	Close()                // ends it, closes the TUN file, waits for its goroutines
+}
+
+// open starts the implementation that o names on the TUN device.
+func open(o Options, tun *os.File) (dataPath, error) {
+	switch o.Kind {
+	case WireGuardGo:
+		return openWireGuardGo(tun, o.Log)
+	case Loden:
+		return nil, fmt.Errorf("start engine %s: not built in yet: choose wireguard-go", o.Kind)
+	default:
+		return nil, fmt.Errorf("start engine %q: choose wireguard-go or loden", o.Kind)
+	}
+}
+
+// quiet returns a logger for a library that may repeat itself: some lines a minute.
+func quiet(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{Burst: linesPerMinute, Period: samplePeriod})
+}

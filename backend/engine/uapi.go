@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketDir is where wg(8) and wgctrl look for userspace implementations.
+const socketDir = "/var/run/wireguard"
+
+// SocketPath returns where the engine for an interface listens: the place of the
+// cross-platform userspace protocol (https://www.wireguard.com/xplatform/).
+func SocketPath(iface string) string { return filepath.Join(socketDir, iface+".sock") }
+
+// listenUAPI listens on the interface's UAPI socket, for root alone. What a killed engine
+// left there is replaced; a living one is not.
+func listenUAPI(iface string) (net.Listener, error) {
+	path := SocketPath(iface)
+	if err := os.MkdirAll(socketDir, 0o755); err != nil {
+		return nil, fmt.Errorf("listen for configuration: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("listen on %s: another WireGuard process serves this interface: end it first", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listen for configuration: %w", err)
+	}
+	old := unix.Umask(0o077) // the socket must never be open to others, not even for a moment
+	listener, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen for configuration: %w", err)
+	}
+	return listener, nil
+}
+
+// answer serves every connection with handle, each on its own goroutine, until ctx ends or
+// the listener fails. It waits for all of them.
+func answer(ctx context.Context, listener net.Listener, handle func(net.Conn)) error {
+	var open connections
+	defer open.closeAll()
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
+	defer stop()
+	for {
+		c, err := listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept configuration: %w", err)
+		}
+		open.serve(c, handle)
+	}
+}
+
+// connections are the open ones. The zero value has none.
+type connections struct {
+	busy sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[net.Conn]struct{} // guarded by mu
+}
+
+func (s *connections) serve(c net.Conn, handle func(net.Conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[net.Conn]struct{}{}
+	}
+	s.open[c] = struct{}{}
+	s.busy.Go(func() {
+		defer s.forget(c)
+		handle(c)
+	})
+}
+
+func (s *connections) forget(c net.Conn) {
+	_ = c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+// closeAll ends every connection and waits for their handlers.
+func (s *connections) closeAll() {
+	s.mu.Lock()
+	for c := range s.open {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.busy.Wait()
+}

@@ -1,0 +1,202 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/backend/engine"
+)
+
+// engineProcess starts and ends the userspace engine of one interface. The engine is no
+// child in spirit: it has its own session and log, and outlives this process.
+type engineProcess struct {
+	iface      string
+	runDir     string
+	executable string
+	log        zerolog.Logger
+
+	mu       sync.Mutex
+	children []int // guarded by mu: PIDs that this process started and has not reaped
+}
+
+const (
+	startWithin = 30 * time.Second // a machine may be busy; an idle one takes 20 ms
+	endWithin   = 10 * time.Second // after that an engine is killed
+	pollEvery   = 10 * time.Millisecond
+	logMax      = 1 << 20 // bytes; a longer log starts again with the next engine
+)
+
+func newEngineProcess(o Options) *engineProcess {
+	p := &engineProcess{iface: o.Name, runDir: o.RunDir, executable: o.Executable, log: o.Log}
+	if p.executable == "" {
+		p.executable = "/proc/self/exe" // also when the file was replaced by an upgrade
+	}
+	return p
+}
+
+func (p *engineProcess) logPath() string { return filepath.Join(p.runDir, p.iface+".log") }
+
+// start starts an engine and waits until it can be configured. One that holds the lock but
+// does not answer, or is of another kind, is ended first.
+func (p *engineProcess) start(ctx context.Context, kind engine.Kind) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	if err := p.end(ctx); err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start engine of %s: %w", p.iface, err)
+	}
+	defer r.Close()
+	pid, err := p.spawn(kind, w)
+	_ = w.Close()
+	if err != nil {
+		return fmt.Errorf("start engine of %s: %w", p.iface, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	said, err := io.ReadAll(io.LimitReader(r, 4096))
+	switch {
+	case string(said) == engine.ReadyLine:
+		p.log.Info().Int("pid", pid).Str("engine", string(kind)).Msg("engine started")
+		return nil
+	case err != nil:
+		_ = syscall.Kill(pid, syscall.SIGKILL) // our child, not reaped yet: the number is still its
+		return fmt.Errorf("start engine of %s: not ready in time: %w (its log: %s)", p.iface, err, p.logPath())
+	case len(said) > 0:
+		return fmt.Errorf("start engine of %s: %s", p.iface, said)
+	}
+	return fmt.Errorf("start engine of %s: it ended at once (its log: %s)", p.iface, p.logPath())
+}
+
+// spawn starts the process, which tells ready when it is.
+func (p *engineProcess) spawn(kind engine.Kind, ready *os.File) (pid int, err error) {
+	if err := os.MkdirAll(p.runDir, 0o755); err != nil {
+		return 0, err
+	}
+	if info, err := os.Stat(p.logPath()); err == nil && info.Size() > logMax {
+		_ = os.Truncate(p.logPath(), 0)
+	}
+	log, err := os.OpenFile(p.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	cmd := exec.Command(p.executable, "engine", p.iface,
+		"--engine", string(kind), "--run-dir", p.runDir, "--ready-fd", "3")
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // passwords of the daemon are not the engine's business
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{ready}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	pid = cmd.Process.Pid
+	p.mu.Lock()
+	p.children = append(p.children, pid)
+	p.mu.Unlock()
+	return pid, cmd.Process.Release()
+}
+
+// reap collects children that ended. Nobody waits for them: they are to outlive us.
+func (p *engineProcess) reap() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var alive []int
+	for _, pid := range p.children {
+		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == 0 && err == nil {
+			alive = append(alive, pid)
+		}
+	}
+	p.children = alive
+}
+
+// end ends the running engine, if there is one, and waits for it: by SIGTERM, then by
+// SIGKILL. The TUN device stays.
+func (p *engineProcess) end(ctx context.Context) error {
+	defer p.reap()
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		owner, running, err := engine.Running(p.runDir, p.iface)
+		if err != nil || !running {
+			return err
+		}
+		process, err := os.FindProcess(owner.PID)
+		if err != nil {
+			return fmt.Errorf("end engine of %s: %w", p.iface, err)
+		}
+		// The handle was made while the lock was held; held still, it is the engine's.
+		if again, running, err := engine.Running(p.runDir, p.iface); err == nil && running && again == owner {
+			err = process.Signal(signal)
+			if err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return fmt.Errorf("end engine of %s: %w", p.iface, err)
+			}
+		}
+		_ = process.Release()
+		if p.gone(ctx, endWithin) {
+			return nil
+		}
+	}
+	return fmt.Errorf("end engine of %s: it does not end", p.iface)
+}
+
+// gone waits until no engine runs, and reports whether that came true within the limit.
+func (p *engineProcess) gone(ctx context.Context, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if _, running, err := engine.Running(p.runDir, p.iface); err == nil && !running {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
+// clear waits for the engine to notice that its interface is gone, ends it if it does not,
+// and removes its files.
+func (p *engineProcess) clear(ctx context.Context) error {
+	if !p.gone(ctx, endWithin/2) {
+		if err := p.end(ctx); err != nil {
+			return err
+		}
+	}
+	p.reap()
+	var errs []error
+	for _, path := range p.files() {
+		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftovers reports whether a dead engine left files.
+func (p *engineProcess) leftovers() bool {
+	for _, path := range p.files() {
+		if _, err := os.Lstat(path); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *engineProcess) files() []string {
+	return []string{engine.SocketPath(p.iface), engine.LockPath(p.runDir, p.iface), p.logPath()}
+}

@@ -1,0 +1,62 @@
+package backend
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Status is the interface as it is now, for people and for metrics.
+type Status struct {
+	Name      string       `json:"name"`
+	Kind      Kind         `json:"kind"`                // who encrypts
+	Reason    string       `json:"reason"`              // why
+	Exists    bool         `json:"exists"`              // the interface does
+	Up        bool         `json:"up"`                  // it is up and WireGuard answers
+	MTU       int          `json:"mtu"`                 // bytes
+	Port      uint16       `json:"port"`                // UDP
+	PublicKey string       `json:"publicKey"`           // base64; "" while it has none
+	EnginePID int          `json:"enginePid,omitempty"` // 0 in kernel mode, and while no engine runs
+	Peers     []PeerStatus `json:"peers"`               // sorted by key
+}
+
+// PeerStatus is one peer as it is now.
+type PeerStatus struct {
+	PublicKey string                     `json:"publicKey"`
+	Endpoint  opt.Option[netip.AddrPort] `json:"endpoint,omitzero"`      // configured or learned
+	Subnets   []netip.Prefix             `json:"subnets"`                // allowed IPs
+	Handshake time.Time                  `json:"lastHandshake,omitzero"` // zero: none yet
+	Received  int64                      `json:"receivedBytes"`
+	Sent      int64                      `json:"sentBytes"`
+}
+
+// Status lists the interface. One that does not exist is no error.
+func (d *Device) Status(ctx context.Context) (Status, error) {
+	s := Status{Name: d.name, Kind: d.choice.kind, Reason: d.choice.reason, Peers: []PeerStatus{}}
+	have, err := d.look(ctx)
+	if err != nil {
+		return s, err
+	}
+	l, exists := have.link.Get()
+	if !exists || !l.ours() {
+		return s, nil
+	}
+	wg, answers := have.wg.Get()
+	s.Exists, s.Up, s.MTU, s.Port = true, l.up && answers, l.mtu, wg.port
+	if owner, ok := have.engine.Get(); ok {
+		s.EnginePID = owner.PID
+	}
+	if !wg.key.Equal(PrivateKey{}) {
+		s.PublicKey = wg.key.Public().String()
+	}
+	for _, p := range wg.peers {
+		q := PeerStatus{PublicKey: p.key.String(), Subnets: p.prefixes, Handshake: p.handshake, Received: p.rx, Sent: p.tx}
+		if p.endpoint.IsValid() {
+			q.Endpoint = opt.Some(p.endpoint)
+		}
+		s.Peers = append(s.Peers, q)
+	}
+	return s, nil
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/config"
+)
+
+// engineCommand runs the userspace data plane in the foreground. `loden run` starts it by
+// itself where the kernel has no WireGuard, and hands it a pipe to say when it is ready.
+func engineCommand(node *config.Node) *cobra.Command {
+	var kind string
+	var readyFD int
+	cmd := &cobra.Command{
+		Use:   "engine IFACE",
+		Short: "Run the userspace WireGuard engine for an interface, in the foreground",
+		Long: "Run the userspace WireGuard engine for an interface, in the foreground.\n\n" +
+			"It owns a TUN device, which outlives it with its addresses and routes, and is configured over the standard\n" +
+			"socket, so that `wg show` works. `loden run` starts one by itself where the kernel has no WireGuard. It ends on\n" +
+			"SIGTERM, or when the interface is deleted.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log, err := newLogger(node, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			ready, err := readyPipe(readyFD)
+			if err != nil {
+				return usageError(err)
+			}
+			return engine.Run(cmd.Context(), engine.Options{
+				Iface: args[0], Kind: engine.Kind(kind), RunDir: node.RunDir, Ready: ready,
+				Log: log.With().Str("interface", args[0]).Logger(),
+			})
+		},
+	}
+	cmd.Flags().StringVar(&kind, "engine", string(engine.DefaultKind), "which engine: wireguard-go, loden")
+	cmd.Flags().StringVar(&node.RunDir, "run-dir", "/run/loden", "directory of the engine's lock")
+	cmd.Flags().IntVar(&readyFD, "ready-fd", 0, "file descriptor to write to when ready")
+	_ = cmd.Flags().MarkHidden("ready-fd") // the flag was defined on the line above
+	return cmd
+}
+
+// readyPipe returns the pipe that was handed over as a file descriptor; none for 0.
+func readyPipe(fd int) (io.WriteCloser, error) {
+	if fd == 0 {
+		return nil, nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("--ready-fd %d: %w", fd, err)
+	}
+	return os.NewFile(uintptr(fd), "ready"), nil
+}
