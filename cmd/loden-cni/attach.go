@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,11 +8,8 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
@@ -43,15 +39,15 @@ func add(args *skel.CmdArgs) error {
 	if err := notes.write(who, note{Plugin: d.Plugin, NetNS: args.Netns, Config: d.Config}); err != nil {
 		return err
 	}
-	result, err := invoke.DelegateAdd(context.Background(), d.Plugin, d.Config, nil)
+	result, err := invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}.run()
 	if err != nil {
-		err = explain("add", d.Plugin, err)
 		if beforeErr == nil {
 			err = errors.Join(err, notes.write(who, before))
 		}
 		return err
 	}
-	return types.PrintResult(result, conf.CNIVersion)
+	_, err = os.Stdout.Write(result) // in the network's own version, which the delegate was given
+	return err
 }
 
 // del detaches a container. The note goes only after the delegate's DEL has succeeded, so
@@ -80,8 +76,8 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := invoke.DelegateDel(context.Background(), what.Plugin, call, nil); err != nil {
-		return explain("delete", what.Plugin, err)
+	if _, err := (invocation{Plugin: what.Plugin, Path: args.Path, Config: call}).run(); err != nil {
+		return err
 	}
 	return notes.remove(who)
 }
@@ -105,8 +101,8 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := invoke.DelegateCheck(context.Background(), what.Plugin, call, nil); err != nil {
-		return explain("check", what.Plugin, err)
+	if _, err := (invocation{Plugin: what.Plugin, Path: args.Path, Config: call}).run(); err != nil {
+		return err
 	}
 	env, err := loadEnv(conf.SubnetFile)
 	if err != nil {
@@ -119,21 +115,20 @@ func check(args *skel.CmdArgs) error {
 	return within(env.Subnets, addrs)
 }
 
-// addresses returns what the previous result gave to the container.
+// addresses returns what the previous result gave to the container. Its member "ips" has
+// been the same since CNI 0.3.0.
 func addresses(conf netConf) ([]netip.Addr, error) {
-	result, err := create.Create(conf.CNIVersion, conf.PrevResult)
-	if err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read previous result: %v", err), "")
+	var result struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
 	}
-	current, err := types100.NewResultFromResult(result)
-	if err != nil {
+	if err := json.Unmarshal(conf.PrevResult, &result); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read previous result: %v", err), "")
 	}
 	var all []netip.Addr
-	for _, ip := range current.IPs {
-		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			all = append(all, a.Unmap())
-		}
+	for _, ip := range result.IPs {
+		all = append(all, ip.Address.Addr().Unmap())
 	}
 	return all, nil
 }
@@ -198,14 +193,4 @@ func withPrevious(delegated json.RawMessage, conf netConf) ([]byte, error) {
 // attachmentOf names the attachment that a call is about.
 func attachmentOf(args *skel.CmdArgs) attachment {
 	return attachment{ContainerID: args.ContainerID, IfName: args.IfName}
-}
-
-// explain says which plugin refused, and keeps the code of its error, by which a runtime
-// decides whether to try again.
-func explain(verb, plugin string, err error) error {
-	var cause *types.Error
-	if errors.As(err, &cause) {
-		return types.NewError(cause.Code, fmt.Sprintf("%s through %s: %s", verb, plugin, cause.Msg), cause.Details)
-	}
-	return fmt.Errorf("%s through %s: %w", verb, plugin, err)
 }

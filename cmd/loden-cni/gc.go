@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // defaultLeaseDir is where host-local keeps one file per address, below the network's name.
@@ -28,18 +27,25 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
-	errs := []error{collectNotes(ctx, conf, args.Path)}
+	errs := []error{collectNotes(conf, args.Path)}
 	d, err := today(conf)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return together(append(errs, err))
 	}
-	errs = append(errs, collectAddresses(ctx, conf, d, args.Path), delegateGC(ctx, conf, d))
-	return errors.Join(errs...)
+	return together(append(errs, collectAddresses(conf, d, args.Path), delegateGC(conf, d, args.Path)))
+}
+
+// together makes one answer of all that went wrong; the CNI library would send the first.
+func together(errs []error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	return types.NewError(types.ErrInternal, strings.ReplaceAll(err.Error(), "\n", "; "), "")
 }
 
 // collectNotes detaches every attachment with a note that is not valid any more.
-func collectNotes(ctx context.Context, conf netConf, path string) error {
+func collectNotes(conf netConf, path string) error {
 	notes := open(conf.DataDir, conf.Name)
 	all, err := notes.list()
 	errs := []error{err}
@@ -49,7 +55,7 @@ func collectNotes(ctx context.Context, conf netConf, path string) error {
 		}
 		what, err := notes.read(who)
 		if err == nil {
-			err = detach(ctx, what, who, path)
+			err = detach(what, who, path)
 		}
 		if err == nil {
 			err = notes.remove(who)
@@ -60,7 +66,7 @@ func collectNotes(ctx context.Context, conf netConf, path string) error {
 }
 
 // collectAddresses frees host-local's addresses of containers that are not valid.
-func collectAddresses(ctx context.Context, conf netConf, d delegation, path string) error {
+func collectAddresses(conf netConf, d delegation, path string) error {
 	var made struct {
 		IPAM struct {
 			Type    string `json:"type"`
@@ -83,7 +89,7 @@ func collectAddresses(ctx context.Context, conf netConf, d delegation, path stri
 		if valid(conf.Valid, who) {
 			continue
 		}
-		errs = append(errs, detach(ctx, note{Plugin: made.IPAM.Type, Config: d.Config}, who, path))
+		errs = append(errs, detach(note{Plugin: made.IPAM.Type, Config: d.Config}, who, path))
 	}
 	return errors.Join(errs...)
 }
@@ -127,11 +133,7 @@ func valid(known []attachment, who attachment) bool {
 // detach runs a plugin's DEL for an attachment that is not this call's own. The namespace
 // is named only if it still is the one of ADD: a path below /proc may be another process's
 // by now.
-func detach(ctx context.Context, what note, who attachment, path string) error {
-	found, err := invoke.FindInPath(what.Plugin, filepath.SplitList(path))
-	if err != nil {
-		return err
-	}
+func detach(what note, who attachment, path string) error {
 	netns := what.NetNS
 	if _, err := os.Stat(netns); err != nil || strings.HasPrefix(netns, "/proc/") {
 		netns = ""
@@ -140,15 +142,17 @@ func detach(ctx context.Context, what note, who attachment, path string) error {
 	if ifname == "" {
 		ifname = "eth0"
 	}
-	call := &invoke.Args{Command: "DEL", ContainerID: who.ContainerID, NetNS: netns, IfName: ifname, Path: path}
-	if err := invoke.ExecPluginWithoutResult(ctx, found, what.Config, call, nil); err != nil {
-		return explain("collect "+who.ContainerID, what.Plugin, err)
+	call := invocation{Plugin: what.Plugin, Path: path, Config: what.Config, Env: []string{
+		"CNI_COMMAND=DEL", "CNI_CONTAINERID=" + who.ContainerID, "CNI_NETNS=" + netns, "CNI_IFNAME=" + ifname,
+	}}
+	if _, err := call.run(); err != nil {
+		return fmt.Errorf("collect %s: %w", who.ContainerID, err)
 	}
 	return nil
 }
 
 // delegateGC hands the list of valid attachments on, as the CNI specification demands.
-func delegateGC(ctx context.Context, conf netConf, d delegation) error {
+func delegateGC(conf netConf, d delegation, path string) error {
 	var out object
 	if err := json.Unmarshal(d.Config, &out); err != nil {
 		return fmt.Errorf("read delegate's configuration: %w", err)
@@ -160,8 +164,6 @@ func delegateGC(ctx context.Context, conf netConf, d delegation) error {
 	if err != nil {
 		return err
 	}
-	if err := invoke.DelegateGC(ctx, d.Plugin, call, nil); err != nil {
-		return explain("collect", d.Plugin, err)
-	}
-	return nil
+	_, err = invocation{Plugin: d.Plugin, Path: path, Config: call}.run()
+	return err
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -8,12 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -88,8 +92,9 @@ func duo(v4, v6 string) opt.Dual[netip.Prefix] {
 // node is a host with a subnet.env, on which a runtime attaches pods.
 type node struct {
 	*sandbox.Host
-	cni  *libcni.CNIConfig
-	list *libcni.NetworkConfigList
+	cni     *libcni.CNIConfig
+	list    *libcni.NetworkConfigList
+	scripts string // a second directory of plugins
 }
 
 // serial numbers hosts, so that no two tests share a name.
@@ -99,8 +104,8 @@ var serial atomic.Int64
 func newNode(t testing.TB, env config.Env, conflist string) *node {
 	t.Helper()
 	h := sandboxtest.Host(t, fmt.Sprintf("node%d", serial.Add(1)))
-	n := &node{Host: h}
-	n.cni = libcni.NewCNIConfigWithCacheDir([]string{os.Getenv(binEnv)}, t.TempDir(), onHost{h})
+	n := &node{Host: h, scripts: t.TempDir()}
+	n.forget(t)
 	n.write(t, env)
 	n.use(t, conflist)
 	for _, setting := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
@@ -129,6 +134,21 @@ func (n *node) use(t testing.TB, conflist string) {
 	n.list = list
 }
 
+// forget empties the runtime's memory of what it attached, as a new runtime has it.
+func (n *node) forget(t testing.TB) {
+	t.Helper()
+	n.cni = libcni.NewCNIConfigWithCacheDir([]string{os.Getenv(binEnv), n.scripts}, t.TempDir(), onHost{n.Host})
+}
+
+// script makes a delegate that is a shell script; $BIN in it is where the plugins are.
+func (n *node) script(t testing.TB, name, body string) {
+	t.Helper()
+	text := "#!/bin/sh\nBIN=" + os.Getenv(binEnv) + "\n" + body + "\n"
+	if err := os.WriteFile(filepath.Join(n.scripts, name), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // pod makes an empty network namespace and says how the runtime would name it.
 func (n *node) pod(t testing.TB, name string) *libcni.RuntimeConf {
 	t.Helper()
@@ -151,9 +171,16 @@ func (n *node) add(t testing.TB, pod *libcni.RuntimeConf) []netip.Prefix {
 	if err != nil {
 		t.Fatalf("add %s: %v", pod.ContainerID, err)
 	}
+	return addressesOf(t, result)
+}
+
+// addressesOf returns the addresses in a result of any version.
+func addressesOf(t testing.TB, result types.Result) []netip.Prefix {
+	t.Helper()
 	current, err := types100.NewResultFromResult(result)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return nil
 	}
 	var addrs []netip.Prefix
 	for _, ip := range current.IPs {
@@ -167,6 +194,18 @@ func (n *node) del(t testing.TB, pod *libcni.RuntimeConf) {
 	t.Helper()
 	if err := n.cni.DelNetworkList(t.Context(), n.list, pod); err != nil {
 		t.Fatalf("delete %s: %v", pod.ContainerID, err)
+	}
+}
+
+// reaches waits until the addresses answer a ping from the node, or from where prefix
+// runs commands. The first one may fail: a new address of the bridge is tentative for a second.
+func (n *node) reaches(t testing.TB, addrs []netip.Prefix, prefix ...string) {
+	t.Helper()
+	for _, p := range addrs {
+		sandboxtest.Until(t, 30*time.Second, "an answer to a ping", func() error {
+			words := append(slices.Clone(prefix), "ping", "-c1", "-W1", p.Addr().String())
+			return n.Run(words[0], words[1:]...)
+		})
 	}
 }
 
@@ -200,9 +239,13 @@ func (n *node) clean(t testing.TB) {
 	}
 }
 
-// conflist returns a list of the plugin alone, with more members of its configuration.
+// conflist returns a list of the plugin alone, with more members of its configuration; ""
+// is what flannel's own conflist has.
 func conflist(version, more string) string {
-	return fmt.Sprintf(`{"cniVersion":%q,"name":"lodentest","plugins":[{"type":"loden-cni","delegate":{"hairpinMode":true,"isDefaultGateway":true}%s}]}`, version, more)
+	if more == "" {
+		more = `,"delegate":{"hairpinMode":true,"isDefaultGateway":true}`
+	}
+	return fmt.Sprintf(`{"cniVersion":%q,"name":"lodentest","plugins":[{"type":"loden-cni"%s}]}`, version, more)
 }
 
 // onHost runs plugins on a host, as a runtime there would.
@@ -212,7 +255,8 @@ type onHost struct{ host *sandbox.Host }
 func (o onHost) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	cmd := o.host.Command(ctx, path)
 	cmd.Env = environ
-	cmd.Stdin = strings.NewReader(string(stdin))
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.WaitDelay = time.Minute // a killed plugin's delegate holds the pipe until it ends
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -37,10 +35,8 @@ func status(args *skel.CmdArgs) error {
 			return notReady(true, fmt.Sprintf("%v; and the daemon does not answer: %v", err, askErr))
 		}
 	}
-	if err := invoke.DelegateStatus(context.Background(), d.Plugin, d.Config, nil); err != nil {
-		return explain("status", d.Plugin, err)
-	}
-	return nil
+	_, err = invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}.run()
+	return err
 }
 
 // notReady is the error of STATUS: pods cannot be added, and, where there are pods
