@@ -1,10 +1,13 @@
 // Package subnet owns the question of who holds which pod addresses: leases, snapshots of
-// all leases, their text form, and the choice of a free subnet. It is pure: it knows
-// nothing of etcd (that is subnet/etcd) or of the kernel.
+// all leases, their text form, the choice of a free subnet, and which leases of other
+// nodes to believe. It is pure: it knows nothing of etcd (that is subnet/etcd) or of the
+// kernel.
 package subnet
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -15,16 +18,39 @@ import (
 type Lease struct {
 	Node      string                   // node name; empty for a lease that flannel wrote
 	Subnets   opt.Dual[netip.Prefix]   // masked; at least one family
-	Endpoints opt.Dual[netip.AddrPort] // underlay addresses by underlay family; at least one
-	Key       wgtypes.Key              // WireGuard public key
+	Endpoints opt.Dual[netip.AddrPort] // underlay addresses by underlay family; at least one, unless Waiting
+	Key       wgtypes.Key              // WireGuard public key; zero if Waiting
 	Since     int64                    // etcd create revision: the lower one is the older claim
+	Claimed   int64                    // Unix seconds at the claim, by the claiming node's clock; 0: not said
+	Reserved  bool                     // the claim has no time to live: it outlasts its node
+	Leaving   bool                     // its node is giving it back: its removal is next, and wanted
+}
+
+// Waiting reports whether l is a reservation that its node has not taken up (or has given
+// back): it holds subnets and reaches nobody.
+func (l Lease) Waiting() bool { return l.Reserved && l.Key == wgtypes.Key{} }
+
+// Older orders leases by age of the claim, oldest first; claims of one moment by their
+// key form, so that every node orders them alike.
+func Older(a, b Lease) int {
+	return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(FormatKey(a.Subnets), FormatKey(b.Subnets)))
 }
 
 // Snapshot is all leases at one moment: complete, sorted, never mutated once made.
+// Reservations that wait for their node are not in it.
 type Snapshot struct {
 	Revision int64     // etcd revision it is true at
-	Leases   []Lease   // sorted by Since, then by key form
+	Leases   []Lease   // sorted by Older
 	Problems []Problem // entries in the store that are no lease
+
+	// Released holds the key forms of leases that left in an orderly way since the
+	// snapshot before this one, sorted: the removal guard lets them go.
+	Released []string
+}
+
+// Same reports whether s and t say the same of the cluster: all but the revision.
+func (s Snapshot) Same(t Snapshot) bool {
+	return slices.Equal(s.Leases, t.Leases) && slices.Equal(s.Problems, t.Problems) && slices.Equal(s.Released, t.Released)
 }
 
 // Problem is something wrong with what another node, or an operator, wrote. It is shown in
