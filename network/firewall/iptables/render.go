@@ -1,0 +1,63 @@
+package iptables
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/loden-net/loden/network/firewall/rule"
+)
+
+// translated is what connection tracking says of a packet whose source is or will be
+// another one on the wire: new ones are about to meet the masquerade rules.
+const translated = "NEW,RELATED,SNAT,DNAT"
+
+// render writes a rule in the form and order in which `iptables -S` lists it, without the
+// chain.
+func render(r rule.Rule) string {
+	var w []string
+	w = append(w, address("-s", r.Src)...)
+	w = append(w, address("-d", r.Dst)...)
+	if r.InIface != "" {
+		w = append(w, "-i", r.InIface)
+	}
+	if r.OutIface != "" {
+		w = append(w, "-o", r.OutIface)
+	}
+	if r.Mark != (rule.Mark{}) {
+		w = append(w, "-m", "mark", "--mark", fmt.Sprintf("%#x/%#x", r.Mark.Value, r.Mark.Mask))
+	}
+	if r.Translated {
+		w = append(w, "-m", "conntrack", "--ctstate", translated)
+	}
+	if r.Why != "" {
+		w = append(w, "-m", "comment", "--comment", strconv.Quote(r.Why))
+	}
+	return strings.Join(append(w, verdict(r)...), " ")
+}
+
+func address(flag string, n rule.Net) []string {
+	switch {
+	case !n.Prefix.IsValid():
+		return nil
+	case n.Not:
+		return []string{"!", flag, n.Prefix.String()}
+	}
+	return []string{flag, n.Prefix.String()}
+}
+
+func verdict(r rule.Rule) []string {
+	switch r.Verdict {
+	case rule.Accept:
+		return []string{"-j", "ACCEPT"}
+	case rule.Masquerade:
+		return []string{"-j", "MASQUERADE"}
+	case rule.MasqueradeRandom:
+		return []string{"-j", "MASQUERADE", "--random-fully"}
+	case rule.Drop:
+		return []string{"-j", "DROP"}
+	case rule.Goto:
+		return []string{"-g", r.Chain}
+	}
+	return []string{"-j", "RETURN"} // Warn too: the rule's own counter is the warning
+}

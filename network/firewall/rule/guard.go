@@ -1,0 +1,176 @@
+package rule
+
+import (
+	"net/netip"
+
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Guarding is everything the guard of one family depends on. docs/firewall.md has the
+// reasoning; in short every address is one of three kinds:
+//
+//	ours     in Scope.Subnet: lives behind pod interfaces of this node
+//	theirs   elsewhere in Scope.Network: is reached through the tunnel alone
+//	outside  not in Scope.Network, or in Except
+type Guarding struct {
+	Scope   Scope
+	Tunnel  string   // the interface overlay packets may use
+	Uplinks Names    // interfaces that lead off the node: never pod interfaces
+	Except  Prefixes // underlay prefixes that lie inside the network
+	Exclude Prefixes // destinations that see pod addresses (masquerade exclusions)
+
+	// Routed says that the family is not masqueraded: pods speak with the outside by
+	// their own addresses, which is not overlay traffic.
+	Routed bool
+
+	Enforce bool // drop what is refused; otherwise only count it
+}
+
+// refuse returns the verdict for overlay packets in the wrong place.
+func (g Guarding) refuse() Verdict {
+	if g.Enforce {
+		return Drop
+	}
+	return Warn
+}
+
+// GuardLists returns the guard for what arrives and for what leaves.
+func GuardLists(g Guarding) [2]List {
+	in := List{Place: GuardIn, Scope: g.Scope, Chains: g.arriving()}
+	out := List{Place: GuardOut, Scope: g.Scope, Chains: g.leaving()}
+	return [2]List{in, out}
+}
+
+// arriving refuses packets with overlay addresses that come from elsewhere than the tunnel
+// and the pods of this node. It is asked before any translation: what is addressed to the
+// node and becomes a pod's only later (a service, a host port) does not carry an overlay
+// address yet.
+func (g Guarding) arriving() []Chain {
+	const outside = "outside"
+	network, subnet := g.Scope.Network, g.Scope.Subnet
+	rules := []Rule{
+		{InIface: g.Tunnel, Why: "loden: through the tunnel"},
+		{InIface: "lo", Why: "loden: the node to itself"},
+	}
+	for p := range g.except() {
+		rules = append(rules, Rule{Src: In(p), Verdict: Goto, Chain: outside, Why: "loden: from the underlay"})
+	}
+	for name := range g.Uplinks.All() {
+		rules = append(rules, Rule{InIface: name, Src: In(subnet), Verdict: g.refuse(), Why: "loden refused: own pod from an uplink"})
+	}
+	rules = append(rules, Rule{Src: In(subnet), Why: "loden: own pod"})
+	if g.Routed {
+		for p := range g.except() {
+			rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: pod to underlay"})
+		}
+		rules = append(rules, Rule{Src: In(network), Dst: In(network), Verdict: g.refuse(), Why: "loden refused: pod to pod in clear"})
+		rules = append(rules, Rule{Src: In(network), Why: "loden: pod to outside"})
+	} else {
+		for p := range g.exclude() {
+			rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: excluded destination"})
+		}
+		rules = append(rules, Rule{Src: In(network), Verdict: g.refuse(), Why: "loden refused: pod of another node in clear"})
+		rules = append(rules, Rule{Verdict: Goto, Chain: outside, Why: "loden: from outside"})
+	}
+	return []Chain{{Rules: rules}, {Name: outside, Rules: g.fromOutside()}}
+}
+
+// fromOutside judges packets whose source is outside: where pods are masqueraded nobody
+// outside has reason to know their addresses.
+func (g Guarding) fromOutside() []Rule {
+	if g.Routed {
+		return []Rule{{Why: "loden: pods are reached by their own addresses"}}
+	}
+	var rules []Rule
+	for p := range g.except() {
+		rules = append(rules, Rule{Dst: In(p), Why: "loden: to the underlay"})
+	}
+	rules = append(rules, Rule{Dst: NotIn(g.Scope.Network), Why: "loden: not to a pod"})
+	for p := range g.exclude() {
+		rules = append(rules, Rule{Src: In(p), Why: "loden: answer of an excluded destination"})
+	}
+	if g.Scope.Family() == opt.V6 {
+		rules = append(rules, g.onPodLinks(Rule{Src: In(linkLocal()), Why: "loden: neighbour on a pod link"})...)
+	}
+	return append(rules, Rule{Verdict: g.refuse(), Why: "loden refused: outside to pod in clear"})
+}
+
+// leaving refuses packets with overlay addresses that go elsewhere than into the tunnel
+// and to the pods of this node. It is asked last, after translation where the back-end
+// can: then what counts is the source on the wire.
+func (g Guarding) leaving() []Chain {
+	const outside = "outside"
+	network, subnet := g.Scope.Network, g.Scope.Subnet
+	rules := []Rule{
+		{OutIface: g.Tunnel, Why: "loden: through the tunnel"},
+		{OutIface: "lo", Why: "loden: the node to itself"},
+	}
+	for p := range g.except() {
+		rules = append(rules, Rule{Dst: In(p), Verdict: Goto, Chain: outside, Why: "loden: to the underlay"})
+	}
+	for name := range g.Uplinks.All() {
+		rules = append(rules, Rule{OutIface: name, Dst: In(subnet), Verdict: g.refuse(), Why: "loden refused: own pod by an uplink"})
+	}
+	rules = append(rules,
+		Rule{Dst: In(subnet), Why: "loden: own pod"},
+		Rule{Dst: In(network), Verdict: g.refuse(), Why: "loden refused: pod of another node in clear"},
+		Rule{Verdict: Goto, Chain: outside, Why: "loden: to outside"},
+	)
+	return []Chain{{Rules: rules}, {Name: outside, Rules: g.toOutside()}}
+}
+
+// toOutside judges packets whose destination is outside: where pods are masqueraded their
+// addresses do not leave. Packets that connection tracking calls invalid are never
+// translated; they are what leaks from a node whose rules look right.
+func (g Guarding) toOutside() []Rule {
+	if g.Routed {
+		return []Rule{{Why: "loden: pods speak by their own addresses"}}
+	}
+	var rules []Rule
+	for p := range g.except() {
+		rules = append(rules, Rule{Src: In(p), Why: "loden: from the underlay"})
+	}
+	rules = append(rules, Rule{Src: NotIn(g.Scope.Network), Why: "loden: not from a pod"})
+	for p := range g.exclude() {
+		rules = append(rules, Rule{Dst: In(p), Why: "loden: excluded destination"})
+	}
+	for _, p := range linkScope(g.Scope.Family()) {
+		rules = append(rules, g.onPodLinks(Rule{Dst: In(p), Why: "loden: neighbour on a pod link"})...)
+	}
+	return append(rules,
+		Rule{Translated: true, Why: "loden: its source is translated"},
+		Rule{Verdict: g.refuse(), Why: "loden refused: pod address to outside in clear"},
+	)
+}
+
+// onPodLinks allows what r matches except on uplinks. Neighbour discovery between a node
+// and its pods uses an overlay address on one side and a link-scope one on the other.
+func (g Guarding) onPodLinks(r Rule) []Rule {
+	var rules []Rule
+	for name := range g.Uplinks.All() {
+		u := r
+		u.Verdict, u.Why = g.refuse(), "loden refused: pod address on an uplink"
+		if r.Src != (Net{}) {
+			u.InIface = name
+		} else {
+			u.OutIface = name
+		}
+		rules = append(rules, u)
+	}
+	return append(rules, r)
+}
+
+func (g Guarding) except() func(func(netip.Prefix) bool) { return g.Except.Of(g.Scope.Family()) }
+
+func (g Guarding) exclude() func(func(netip.Prefix) bool) { return g.Exclude.Of(g.Scope.Family()) }
+
+// linkLocal returns the IPv6 range whose addresses mean something on one link only.
+func linkLocal() netip.Prefix { return netip.MustParsePrefix("fe80::/10") }
+
+// linkScope returns the destinations that are never routed off a link.
+func linkScope(f opt.Family) []netip.Prefix {
+	if f == opt.V6 {
+		return []netip.Prefix{Multicast(f), linkLocal()}
+	}
+	return []netip.Prefix{Multicast(f), netip.MustParsePrefix("255.255.255.255/32")}
+}

@@ -1,0 +1,78 @@
+package rule
+
+import (
+	"net/netip"
+
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Masquerading is everything the masquerade rules of one family depend on.
+type Masquerading struct {
+	Scope       Scope
+	Exclude     Prefixes // destinations that see the pods' own addresses
+	RandomFully bool     // fully random source ports, where the tools know them
+	Mark        Mark     // packets that somebody else masquerades already: kube-proxy's
+}
+
+// KubeProxyMark is the mark of packets that kube-proxy masquerades itself
+// (--iptables-masquerade-bit 14).
+func KubeProxyMark() Mark { return Mark{Value: 0x4000, Mask: 0x4000} }
+
+// Multicast returns the family's multicast range, which nobody masquerades.
+func Multicast(f opt.Family) netip.Prefix {
+	if f == opt.V6 {
+		return netip.MustParsePrefix("ff00::/8")
+	}
+	return netip.MustParsePrefix("224.0.0.0/4")
+}
+
+// Postroute returns the masquerade rules in flannel's order, which is part of their
+// meaning (flannel issues 1681, 1725).
+func Postroute(m Masquerading) List {
+	network, subnet := m.Scope.Network, m.Scope.Subnet
+	masquerade := Masquerade
+	if m.RandomFully {
+		masquerade = MasqueradeRandom
+	}
+	var rules []Rule
+	if m.Mark != (Mark{}) {
+		// kube-proxy masquerades these itself; twice would hide the node's own choice.
+		rules = append(rules, Rule{Mark: m.Mark, Why: "loden: masqueraded by kube-proxy"})
+	}
+	rules = append(rules,
+		// The overlay is what makes pod addresses meaningful: they stay inside it.
+		Rule{Src: In(subnet), Dst: In(network), Why: "loden: own pod to overlay"},
+		Rule{Src: In(network), Dst: In(subnet), Why: "loden: overlay to own pod"},
+		// What reaches the owner of a pod directly is answered directly, so the pod may
+		// see who asks.
+		Rule{Src: NotIn(network), Dst: In(subnet), Why: "loden: outside to own pod"},
+	)
+	for p := range m.Exclude.Of(m.Scope.Family()) {
+		rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: excluded destination"})
+	}
+	rules = append(rules,
+		// Nobody outside has a route back to a pod.
+		Rule{Src: In(network), Dst: NotIn(Multicast(m.Scope.Family())), Verdict: masquerade, Why: "loden: overlay to outside"},
+		// A packet of the node's own, sent into the overlay from an uplink address (after
+		// a REDIRECT, or by a program bound to it), needs a source the far node answers
+		// through the tunnel (flannel issues 318, 327).
+		Rule{Src: NotIn(network), Dst: In(network), Verdict: masquerade, Why: "loden: node to overlay"},
+	)
+	return List{Place: Postrouting, Scope: m.Scope, Chains: []Chain{{Rules: rules}}}
+}
+
+// ForwardAccept returns the rules that let pod traffic be routed on a host whose FORWARD
+// policy is DROP, as docker sets it.
+func ForwardAccept(s Scope) List {
+	return List{Place: Forward, Scope: s, Chains: []Chain{{Rules: []Rule{
+		{Src: In(s.Network), Verdict: Accept, Why: "loden: from the overlay"},
+		{Dst: In(s.Network), Verdict: Accept, Why: "loden: to the overlay"},
+	}}}}
+}
+
+// Private reports whether addresses of p mean nothing outside their own site, so that
+// pods need masquerade to be answered: IPv4 always (an IPv4 overlay is never routed to by
+// accident), IPv6 when unique-local (RFC 4193).
+func Private(p netip.Prefix) bool {
+	return p.Addr().Is4() || p.Addr().IsPrivate()
+}

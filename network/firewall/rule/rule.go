@@ -1,0 +1,124 @@
+// Package rule owns the firewall rules as data: what is masqueraded, forwarded and
+// refused, made by pure functions from a Scope. It knows nothing of iptables, nftables or
+// the kernel; both back-ends render the same lists.
+package rule
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Scope is what the rules of one family are made from. It is comparable with ==; a zero
+// prefix in it makes it invalid.
+type Scope struct {
+	Network netip.Prefix // the whole overlay of the family
+	Subnet  netip.Prefix // this node's part of it
+}
+
+// ScopeOf returns a scope where both prefixes are known, and nothing otherwise: a network
+// without a lease has no rules, and neither has a lease without a network.
+func ScopeOf(network, subnet opt.Option[netip.Prefix]) opt.Option[Scope] {
+	n, okN := network.Get()
+	s, okS := subnet.Get()
+	if !okN || !okS {
+		return opt.None[Scope]()
+	}
+	return opt.Some(Scope{Network: n.Masked(), Subnet: s.Masked()})
+}
+
+// Family returns the family of a valid scope.
+func (s Scope) Family() opt.Family { return opt.FamilyOf(s.Network.Addr()) }
+
+// Valid reports whether the scope is complete: two prefixes of one family, the subnet
+// inside the network.
+func (s Scope) Valid() bool {
+	return s.Network.IsValid() && s.Subnet.IsValid() &&
+		s.Network == s.Network.Masked() && s.Subnet == s.Subnet.Masked() &&
+		s.Network.Addr().Is4() == s.Subnet.Addr().Is4() &&
+		s.Network.Bits() <= s.Subnet.Bits() && s.Network.Contains(s.Subnet.Addr())
+}
+
+// String returns "network subnet", which ParseScope reads.
+func (s Scope) String() string { return fmt.Sprintf("%s %s", s.Network, s.Subnet) }
+
+// Place is where the kernel asks a list of rules.
+type Place uint8
+
+// The places, in the order a packet meets them.
+const (
+	GuardIn     Place = iota // everything that arrives, before connection tracking
+	Forward                  // what is routed through the node
+	Postrouting              // source address translation, first packet of a connection
+	GuardOut                 // everything that leaves
+)
+
+// Places lists them all.
+func Places() [4]Place { return [4]Place{GuardIn, Forward, Postrouting, GuardOut} }
+
+// String returns a short name.
+func (p Place) String() string {
+	return [...]string{"guard-in", "forward", "postrouting", "guard-out"}[p&3]
+}
+
+// Verdict is what a rule does with a packet that matches.
+type Verdict uint8
+
+// The verdicts. The zero value returns to where the chain was called from.
+const (
+	Return Verdict = iota
+	Accept
+	Masquerade
+	MasqueradeRandom // with fully random source ports
+	Drop             // counted as refused
+	Warn             // counted as refused, and returned
+	Goto             // goes on in another chain of the same list
+)
+
+// Mark is a packet mark: the packet's mark, limited to Mask, equals Value. The zero value
+// matches nothing in particular and renders as no match.
+type Mark struct{ Value, Mask uint32 }
+
+// Net matches an address: inside Prefix, or outside it when Not. The zero value matches
+// every address.
+type Net struct {
+	Prefix netip.Prefix
+	Not    bool
+}
+
+// In matches addresses inside p.
+func In(p netip.Prefix) Net { return Net{Prefix: p} }
+
+// NotIn matches addresses outside p.
+func NotIn(p netip.Prefix) Net { return Net{Prefix: p, Not: true} }
+
+// Rule is one rule. It is comparable with ==; a zero match field matches everything.
+type Rule struct {
+	InIface, OutIface string
+	Src, Dst          Net
+	Mark              Mark
+
+	// Translated matches a packet whose source is, or is about to be, another one on the
+	// wire. A back-end that asks GuardOut after source translation has no need of it and
+	// leaves the rule out.
+	Translated bool
+
+	Verdict Verdict
+	Chain   string // for Goto: Name of a chain of the same list
+	Why     string // for a reader of the kernel's own listing
+}
+
+// Chain is an ordered list of rules. Name is empty for the entry of a list.
+type Chain struct {
+	Name  string
+	Rules []Rule
+}
+
+// List is what is asked at one place, and the scope it was made from. The first chain is
+// the entry.
+type List struct {
+	Place  Place
+	Scope  Scope
+	Chains []Chain
+}
