@@ -3,13 +3,17 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -124,4 +128,42 @@ func Wire(a *Host, aName string, b *Host, bName string) error {
 		return err
 	}
 	return b.Run("ip", "link", "set", "dev", bName, "up")
+}
+
+// Kill ends every process on the host by SIGKILL, and those that start meanwhile. The
+// program itself is spared: a thread of it may be there, see Do.
+func (h *Host) Kill() error {
+	for range 1000 { // processes that make processes: each round ends what the last one missed
+		out, err := exec.Command("ip", "netns", "pids", h.Name).Output()
+		if err != nil {
+			return fmt.Errorf("list processes of %s: %w", h.Name, err)
+		}
+		found := false
+		for _, field := range strings.Fields(string(out)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
+				found = true
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+			}
+		}
+		if !found {
+			return nil
+		}
+	}
+	return fmt.Errorf("processes on %s do not end", h.Name)
+}
+
+// Send puts an Ethernet frame on one of the host's links as it is.
+func (h *Host) Send(iface string, frame []byte) error {
+	return h.Do(func() error {
+		link, err := net.InterfaceByName(iface)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		defer unix.Close(fd)
+		return os.NewSyscallError("sendto", unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index}))
+	})
 }

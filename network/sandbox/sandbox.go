@@ -26,6 +26,10 @@ import (
 // stageEnv tells a program which part of Enter it is running as.
 const stageEnv = "LODEN_SANDBOX_STAGE"
 
+// InsideEnv is in the initial environment of a program that runs inside its sandbox, and
+// of no other process: what /proc/PID/environ shows to those who look for it.
+const InsideEnv = stageEnv + "=inside"
+
 // Enter moves the program into a sandbox. The process that calls it becomes a waiting
 // parent that starts the same program again inside and ends with its exit status; only
 // the inner one returns. Call it first thing in main or TestMain.

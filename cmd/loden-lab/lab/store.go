@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/loden-net/loden/network/sandbox"
+)
+
+// stopLimit is how long a program may take to end by itself.
+const stopLimit = 20 * time.Second
+
+// Store is the host of the cluster's etcd.
+type Store struct {
+	*sandbox.Host
+	Addr netip.Addr // on the underlay
+
+	program string // that runs an etcd for us
+	process *Process
+}
+
+// Endpoint returns the URL that nodes reach etcd at.
+func (s *Store) Endpoint() string {
+	return "http://" + netip.AddrPortFrom(s.Addr, etcdPort).String()
+}
+
+// Start starts etcd on the data of the last time and waits until it answers.
+func (s *Store) Start(ctx context.Context) error {
+	cmd := s.Command(context.WithoutCancel(ctx), s.program, "etcd", "--listen", s.Endpoint(), "--data-dir", s.Path("/var/lib/loden/etcd"))
+	process, err := start("etcd", cmd, s.Path("/run/loden/etcd.log"))
+	if err != nil {
+		return err
+	}
+	s.process = process
+	return until(ctx, process, "etcd", s.dial)
+}
+
+// dial reports whether the client port is open; etcd opens it when it can serve.
+func (s *Store) dial() error {
+	return s.Do(func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(s.Addr, etcdPort).String(), time.Second)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// Stop ends etcd; its data stays.
+func (s *Store) Stop() error { return s.process.Stop(syscall.SIGKILL, stopLimit) }
+
+// Put writes the network document with `loden network put`.
+func (l *Lab) Put(document []byte) error {
+	file := filepath.Join(l.Store.Path("/run/loden"), "network.json")
+	if err := os.WriteFile(file, document, 0o644); err != nil {
+		return fmt.Errorf("put network: %w", err)
+	}
+	return l.Store.Run(l.Program("loden"), "network", "put", "--etcd-endpoints", l.Store.Endpoint(), file)
+}
