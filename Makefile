@@ -1,0 +1,81 @@
+# Loden: make help says what there is. On a fresh Debian 12 machine with Go, as root or
+# with sudo, `make demo` and `make test` need nothing else.
+
+GO      ?= go
+BIN     := $(CURDIR)/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+STATIC  := CGO_ENABLED=0 $(GO) build -trimpath
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# Namespaces need root, or a kernel that gives them to users; sudo keeps the Go caches.
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## what there is to make
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: programs tools ## static binaries in bin/, CNI plugins in bin/cni/
+
+.PHONY: programs
+programs:
+	@mkdir -p $(BIN)
+	$(STATIC) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/loden ./cmd/loden-cni ./cmd/loden-lab
+
+.PHONY: tools
+tools: $(BIN)/cni/bridge $(BIN)/etcdctl
+
+$(BIN)/cni/bridge: test/tools/cni/go.mod test/tools/cni/go.sum
+	test/tools/cni/build.sh $(BIN)/cni cnitool
+	@touch $@
+
+$(BIN)/etcdctl: test/tools/etcd/go.mod test/tools/etcd/go.sum
+	@mkdir -p $(BIN)
+	cd test/tools/etcd && GOWORK=off $(STATIC) -ldflags '-s -w' -o $@ go.etcd.io/etcd/etcdctl/v3
+
+.PHONY: packages
+packages:
+	@test/tools/packages.sh
+
+.PHONY: demo
+demo: packages build ## a whole cluster on this machine, to look at; Ctrl-C removes it
+	$(ROOT) $(BIN)/loden-lab $(DEMO)
+
+.PHONY: unit
+unit: ## what needs neither root nor other programs: seconds
+	$(GO) test $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v sandboxtest | cut -d' ' -f1)
+
+.PHONY: test
+test: packages build ## everything: unit, property, fuzz seeds, real kernel, real etcd
+	$(ROOT) $(GO) test -race -timeout 12m ./...
+
+.PHONY: e2e
+e2e: packages build ## only the system tests: whole clusters in namespaces
+	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, shape of the tree
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	$(GO) vet ./...
+	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
+	$(BIN)/staticcheck ./...
+	$(GO) test ./test/shape/
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w .
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	GO=$(GO) test/tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: docs
+docs: programs ## the generated reference of the command line
+	$(BIN)/loden docs docs/reference
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
