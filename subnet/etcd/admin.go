@@ -72,38 +72,31 @@ func (r *Registry) ttls(ctx context.Context, ids []clientv3.LeaseID) ([]opt.Opti
 	return out, g.Wait()
 }
 
-// ReleaseNode removes the lease of a node by its name, or any lease by its key form (for
-// those that flannel wrote, which have no name). A reservation goes back to waiting,
-// unless what is Everything, which removes that too. The error is ErrNoLease when there
-// is nothing to release. A node that is alive claims its subnets again at once.
-func (r *Registry) ReleaseNode(ctx context.Context, name string, what Scope) (subnet.Lease, error) {
+// Release removes the lease of a node by its name, or any lease by its key form (for those
+// that flannel wrote, which have no name). A reservation stays, waiting for its node. The
+// error is ErrNoLease when there is nothing to release. A node that is alive claims its
+// subnets again at once.
+func (r *Registry) Release(ctx context.Context, name string) error {
+	return r.release(ctx, name, (*Claim).leave)
+}
+
+// Unreserve is Release for a reservation, which it removes as well.
+func (r *Registry) Unreserve(ctx context.Context, name string) error {
+	return r.release(ctx, name, (*Claim).drop)
+}
+
+func (r *Registry) release(ctx context.Context, name string, how func(*Claim, context.Context) error) error {
 	for range maxTries {
 		c, err := r.find(ctx, name)
 		if err != nil {
-			return subnet.Lease{}, err
+			return err
 		}
-		lease := c.store.lease
-		if c.store.etcdLease == 0 && what == Everything {
-			err = c.drop(ctx)
-		} else {
-			err = c.leave(ctx)
-		}
-		if errors.Is(err, ErrLeaseLost) {
-			continue // it changed since it was found
-		}
-		return lease, err
+		if err = how(c, ctx); !errors.Is(err, ErrLeaseLost) {
+			return err
+		} // it changed since it was found
 	}
-	return subnet.Lease{}, fmt.Errorf("release %q: it changes faster than it can be released", name)
+	return fmt.Errorf("release %q: it changes faster than it can be released", name)
 }
-
-// Scope says how much ReleaseNode removes.
-type Scope bool
-
-// The two scopes.
-const (
-	LeaseOnly  Scope = false // a reservation stays, waiting for its node
-	Everything Scope = true  // a reservation is removed as well
-)
 
 // find returns the lease of a node as a claim that was not acquired.
 func (r *Registry) find(ctx context.Context, name string) (*Claim, error) {
