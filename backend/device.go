@@ -118,6 +118,7 @@ func (d *Device) look(ctx context.Context) (state, error) {
 // lists and compares, and changes nothing. After its changes ran it returns none. It fails,
 // naming the remedy, where the host cannot hold such an interface.
 func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Config]) ([]diff.Change, error) {
+	d.engine.reap()
 	have, err := d.look(ctx)
 	if err != nil {
 		return nil, err
@@ -129,10 +130,10 @@ func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Co
 	if err := d.possible(have); err != nil {
 		return nil, err
 	}
-	changes, have := d.creation(have)
 	if err := portFree(ctx, have, c.Port); err != nil {
 		return nil, err
 	}
+	changes, have := d.creation(have)
 	link, _ := have.link.Get() // the zero link is one that was just made
 	wg, _ := have.wg.Get()
 	changes = append(changes, d.linkChanges(link, c)...)

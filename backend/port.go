@@ -15,9 +15,11 @@ import (
 var ErrPortTaken = errors.New("another program listens on it: end that one (`ss -ulnp` names it), or choose another with --listen-port")
 
 // portFree reports whether the device can have the UDP port, on both families, before
-// anything is changed. A device that has it already is asked nothing.
+// anything is changed. A device that has it already is asked nothing, and neither is one
+// whose engine runs but does not answer: it may be the one that has it.
 func portFree(ctx context.Context, have state, port uint16) error {
-	if wg, ok := have.wg.Get(); ok && wg.port == port {
+	wg, answers := have.wg.Get()
+	if answers && wg.port == port || !answers && have.engine.Present() {
 		return nil
 	}
 	var listen net.ListenConfig

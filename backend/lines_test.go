@@ -1,0 +1,41 @@
+package backend_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+// lines collects what a process prints.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// count returns how many lines say what.
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), what+"\n")
+}
+
+// await waits until at least n lines say what.
+func (l *lines) await(t testing.TB, what string, n int) {
+	t.Helper()
+	sandboxtest.Until(t, time.Minute, what, func() error {
+		if got := l.count(what); got < n {
+			return fmt.Errorf("%d of %d", got, n)
+		}
+		return nil
+	})
+}
