@@ -91,7 +91,8 @@ func rootCommand() *cobra.Command {
 	})
 	node.LogFlags(root.PersistentFlags())
 	root.AddCommand(
-		versionCommand(),
+		runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node),
+		engineCommand(&node), versionCommand(),
 	)
 	return root
 }

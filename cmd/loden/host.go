@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+
+	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/backend"
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/network/firewall"
+)
+
+// host is this machine as the commands that look at it or change it need it.
+type host struct {
+	node     *config.Node
+	log      zerolog.Logger
+	device   *backend.Device
+	firewall *firewall.Firewall
+	uplinks  opt.Dual[network.Uplink]
+	key      backend.PrivateKey
+}
+
+// openHost checks the settings and looks at the machine. It changes nothing. The caller
+// closes it; interface and rules outlive it.
+func openHost(ctx context.Context, node *config.Node, log zerolog.Logger) (*host, error) {
+	if err := node.Validate(); err != nil {
+		return nil, usageError(err)
+	}
+	h, err := openTools(ctx, node, log)
+	if err != nil {
+		return nil, err
+	}
+	if h.uplinks, err = h.look(); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// openTools opens what lists and changes this machine, and asks nothing else of it.
+func openTools(ctx context.Context, node *config.Node, log zerolog.Logger) (*host, error) {
+	h := &host{node: node, log: log}
+	var err error
+	h.device, err = backend.Open(backend.Options{Name: node.Interface, Engine: node.Engine, RunDir: node.RunDir, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	h.firewall, err = firewall.Open(ctx, firewall.Options{Backend: node.Firewall, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, h.device.Close())
+	}
+	return h, nil
+}
+
+// close lets go of what openHost opened.
+func (h *host) close() {
+	if err := h.device.Close(); err != nil {
+		h.log.Debug().Err(err).Msg("close interface")
+	}
+}
+
+// look chooses the uplinks from what the machine has now.
+func (h *host) look() (opt.Dual[network.Uplink], error) {
+	reach := opt.None[netip.Addr]()
+	if a, err := netip.ParseAddr(h.node.IfaceCanReach); err == nil {
+		reach = opt.Some(a)
+	}
+	view, err := network.Look(h.node.Interface, reach)
+	if err != nil {
+		return opt.Dual[network.Uplink]{}, err
+	}
+	return network.Uplinks(h.node, view)
+}
+
+// preflight finds, before anything changes, what would stop the node from working.
+func (h *host) preflight(ctx context.Context) error {
+	if err := h.device.Check(ctx); err != nil {
+		return err
+	}
+	if _, err := backend.ReadKey(h.node.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if h.node.ListenAddress == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", loopbackByDefault(h.node.ListenAddress))
+	if err != nil {
+		return fmt.Errorf("listen on --listen-address %s: %w: choose a free one", h.node.ListenAddress, err)
+	}
+	return l.Close()
+}
+
+// self returns what the node knows of itself.
+func (h *host) self() network.Self {
+	excluded, _ := h.node.Excluded() // checked by Validate
+	return network.Self{
+		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, //nolint:gosec // checked by Validate
+		Policy: firewall.Policy{
+			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: firewall.NewPrefixes(excluded...),
+			RandomFully: h.node.RandomFully, Forward: h.node.ForwardRules, Guard: firewall.Mode(h.node.Guard),
+		},
+	}
+}
+
+// reconciler returns one over this machine.
+func (h *host) reconciler(passed func(network.Status)) *network.Reconciler {
+	return network.New(network.Options{
+		SubnetFile: h.node.SubnetFile, RunDir: h.node.RunDir,
+		Device: h.device, Key: h.key, Firewall: h.firewall,
+		Look: h.look, Self: h.self(), Passed: passed, Log: h.log,
+	})
+}

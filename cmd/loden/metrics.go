@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// collector makes every metric from one report at scrape time: nothing is counted twice,
+// and nothing costs anything between scrapes.
+type collector struct {
+	report func(context.Context) report
+}
+
+// metric describes one series.
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// The metrics. The wireguard_ names are those that dashboards for WireGuard know.
+var (
+	metricInfo     = metric("loden_build_info", "Constant 1; what runs.", "version", "engine", "firewall")
+	metricReady    = metric("loden_ready", "1 when the lease is held and the data path is in place.")
+	metricStore    = metric("loden_store_up", "1 when etcd answers.")
+	metricSince    = metric("loden_store_since_timestamp_seconds", "Since when etcd answers, or does not.")
+	metricSnapshot = metric("loden_snapshot_age_seconds", "Age of the snapshot of all leases that the peers come from.")
+	metricPeers    = metric("loden_peers", "Peers, by whether they shook hands in the last 3 minutes.", "state")
+	metricHeld     = metric("loden_held_leases", "Leases that vanished with many others and are held as peers.")
+	metricProblems = metric("loden_problems", "Leases and entries in the store that are not used.")
+	metricPasses   = metric("loden_passes_total", "Passes of the reconciler.", "result")
+	metricChanges  = metric("loden_changes_total", "Changes made to the host.", "part")
+	metricGuard    = metric("loden_plaintext_blocked_packets_total", "Packets with overlay addresses that the guard caught.", "family", "direction")
+	metricSent     = metric("wireguard_sent_bytes_total", "Bytes sent to the peer.", "interface", "public_key", "node")
+	metricReceived = metric("wireguard_received_bytes_total", "Bytes received from the peer.", "interface", "public_key", "node")
+	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
+)
+
+// metricsHandler serves a registry of its own: nothing else's metrics are in it.
+func metricsHandler(report func(context.Context) report) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{report}) // a fresh registry has nothing to collide with
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// Describe sends no description: which peers there are is known at scrape time only.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// scrapeLimit bounds one look at the host.
+const scrapeLimit = 5 * time.Second
+
+// Collect looks once and sends everything.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
+	defer cancel()
+	rep := c.report(ctx)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	gauge(metricInfo, 1, rep.Version, rep.Engine.Kind, rep.Firewall.Kind)
+	gauge(metricReady, truth(rep.Ready))
+	gauge(metricStore, truth(rep.Store.Up))
+	gauge(metricSince, unixSeconds(rep.Store.Since))
+	gauge(metricHeld, float64(len(rep.Store.Held)))
+	gauge(metricProblems, float64(len(rep.Problems)))
+	if !rep.Store.Snapshot.IsZero() {
+		gauge(metricSnapshot, time.Since(rep.Store.Snapshot).Seconds())
+	}
+	count(metricPasses, float64(rep.Passes.Total-rep.Passes.Failed), "complete")
+	count(metricPasses, float64(rep.Passes.Failed), "incomplete")
+	for part, n := range rep.Passes.Changes {
+		count(metricChanges, float64(n), part)
+	}
+	for _, g := range rep.Firewall.Clear {
+		count(metricGuard, float64(g.Packets), g.Family, g.Direction)
+	}
+	collectPeers(rep, gauge, count)
+}
+
+// fresh is how long a WireGuard session lasts without another handshake
+// (REJECT_AFTER_TIME, WireGuard white paper section 6.1).
+const fresh = 180 * time.Second
+
+func collectPeers(rep report, gauge, count func(*prometheus.Desc, float64, ...string)) {
+	connected := 0
+	for _, p := range rep.Peers {
+		if !p.Handshake.IsZero() && time.Since(p.Handshake) < fresh {
+			connected++
+		}
+		count(metricSent, float64(p.Sent), rep.Interface, p.PublicKey, p.Node)
+		count(metricReceived, float64(p.Received), rep.Interface, p.PublicKey, p.Node)
+		gauge(metricShake, unixSeconds(p.Handshake), rep.Interface, p.PublicKey, p.Node)
+	}
+	gauge(metricPeers, float64(connected), "connected")
+	gauge(metricPeers, float64(len(rep.Peers)-connected), "idle")
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func unixSeconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/loden-net/loden/backend"
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/subnet/etcd"
+)
+
+func runCommand(node *config.Node) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run this node: keep its lease, its peers and its rules",
+		Long: "Run this node until SIGTERM or SIGINT. The data path stays when it ends, in whatever way; " +
+			"`loden down` removes it.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(node, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), node, log)
+		},
+	}
+	node.StoreFlags(cmd.Flags())
+	node.HostFlags(cmd.Flags())
+	node.RunFlags(cmd.Flags())
+	return cmd
+}
+
+// run is the daemon. Everything above the line reads and checks: an error there leaves the
+// host as it was. Below it the machine changes.
+func run(ctx context.Context, node *config.Node, log zerolog.Logger) error {
+	h, err := openHost(ctx, node, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if err := h.preflight(ctx); err != nil {
+		return err
+	}
+	registry, err := openRegistry(ctx, node, log)
+	if err != nil {
+		return err
+	}
+	defer registry.Close()
+
+	// ---------------------------------------------------------------- the line
+	lock, err := lockNode(node.RunDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	unix, tcp, err := listeners(node.RunDir, node.ListenAddress)
+	if err != nil {
+		return err
+	}
+	if err := h.openKey(); err != nil {
+		return errors.Join(err, unix.Close(), closeIf(tcp))
+	}
+	d := newDaemon(node, h, registry, log)
+	d.cache.start(node.Name, h.key.Public())
+	log.Info().Str("node", node.Name).Str("version", version).Str("engine", string(h.device.Kind())).Str("why", h.device.Reason()).
+		Str("firewall", h.firewall.Name()).Stringer("key", h.key.Public()).Msg("starting")
+	return d.run(ctx, unix, tcp)
+}
+
+// run starts every long-lived goroutine of the daemon and waits for them. It returns nil
+// when ctx ends.
+func (d *nodeDaemon) run(ctx context.Context, unix, tcp net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.api().serve(ctx, unix, tcp) })
+	g.Go(func() error { return d.keepLease(ctx) })
+	g.Go(func() error { return d.reconciler.Run(ctx, d.node.Resync) })
+	g.Go(func() error { return orDone(ctx, d.registry.Watch(ctx, d.cache.offer)) })
+	g.Go(func() error { return orDone(ctx, d.registry.WatchNetwork(ctx, d.networkChanged)) })
+	g.Go(func() error { return d.cache.run(ctx) })
+	g.Go(func() error { return orDone(ctx, network.Watch(ctx, d.reconciler.Kick)) })
+	g.Go(func() error { return orDone(ctx, d.host.device.Watch(ctx, d.reconciler.Kick)) })
+	g.Go(func() error { return orDone(ctx, d.host.firewall.Watch(ctx, d.reconciler.Kick)) })
+	g.Go(func() error { return d.tellSystemd(ctx) })
+	err := g.Wait()
+	d.log.Info().Msg("stopped; the data path stays (loden down removes it)")
+	return err
+}
+
+// orDone drops the error of a goroutine that ended because it was told to.
+func orDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// ticker returns a channel that ticks, or one that never does when the interval is 0.
+func ticker(interval time.Duration) (<-chan time.Time, func()) {
+	if interval <= 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(interval)
+	return t.C, t.Stop
+}
+
+// tellSystemd says READY once the first pass was complete, and feeds the watchdog. Without
+// systemd both do nothing.
+func (d *nodeDaemon) tellSystemd(ctx context.Context) error {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return fmt.Errorf("read watchdog interval: %w", err)
+	}
+	ticks, stop := ticker(interval / 2)
+	defer stop()
+	ready := d.firstPass
+	for {
+		select {
+		case <-ctx.Done():
+			_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return err
+		case <-ready:
+			ready = nil
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+				return fmt.Errorf("tell systemd: %w", err)
+			}
+		case <-ticks:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				return fmt.Errorf("tell systemd: %w", err)
+			}
+		}
+	}
+}
+
+// openRegistry opens the store with the node's settings.
+func openRegistry(ctx context.Context, node *config.Node, log zerolog.Logger) (*etcd.Registry, error) {
+	return etcd.Open(ctx, etcdOptions(node), log)
+}
+
+// openKey reads the private key, or makes one.
+func (h *host) openKey() error {
+	key, created, err := backend.OpenKey(h.node.StateDir)
+	if err != nil {
+		return err
+	}
+	if created {
+		h.log.Info().Str("file", backend.KeyPath(h.node.StateDir)).Msg("made a private key")
+	}
+	h.key = key
+	return nil
+}

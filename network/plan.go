@@ -1,0 +1,193 @@
+package network
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/loden-net/loden/backend"
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/subnet"
+)
+
+// Inputs is all that a node's state is a function of.
+type Inputs struct {
+	Network config.Network
+	Self    Self
+	Uplinks opt.Dual[Uplink]
+	Lease   opt.Option[subnet.Lease] // this node's own; without it there is nothing to set up
+	Leases  []subnet.Lease           // everybody's, this node's among them or not
+}
+
+// Self is what a node knows of itself without asking anybody.
+type Self struct {
+	Name      string
+	Key       wgtypes.Key // public
+	Port      uint16      // UDP; 0 takes the network's
+	Interface string
+	Policy    firewall.Policy // its Uplinks are filled in by Plan
+}
+
+// State is what the kernel should hold. The zero State is "nothing of ours".
+type State struct {
+	Device   opt.Option[backend.Config]
+	Routes   []Route
+	Firewall firewall.Config
+	Sysctls  []Sysctl
+	Env      opt.Option[config.Env]
+}
+
+// Plan returns what this node's kernel should hold, and what is wrong with the leases it
+// was given. It is pure and total; the order of the leases does not matter. A lease with a
+// problem is no peer; the others are not affected.
+func Plan(in Inputs) (State, []subnet.Problem) {
+	own, ok := in.Lease.Get()
+	if !ok {
+		return State{}, nil
+	}
+	scopes := scopes(in.Network, own)
+	if scopes.Len() == 0 {
+		return State{}, []subnet.Problem{{Object: in.Self.Name, Reason: "this node's lease has no subnet of a family that the network has switched on"}}
+	}
+	good, problems := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases)
+	peers, more := peers(in, good)
+	device := backend.Config{
+		Port:         Port(in),
+		MTU:          MTU(in),
+		Addresses:    opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Addr { return s.Subnet.Addr() }),
+		PresharedKey: in.Network.Backend.PresharedKey,
+		Peers:        peers,
+	}
+	return State{
+		Device:   opt.Some(device),
+		Routes:   overlayRoutes(scopes),
+		Firewall: rules(in, scopes),
+		Sysctls:  forwarding(scopes, in.Uplinks),
+		Env: opt.Some(config.Env{
+			Networks: opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Prefix { return s.Network }),
+			Subnets:  opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Prefix { return s.Subnet }),
+			MTU:      device.MTU,
+			Masq:     in.Self.Policy.Masq,
+		}),
+	}, slices.Concat(problems, more)
+}
+
+// scopes pairs each family's network with this node's part of it: the families that both
+// the network and the lease have.
+func scopes(n config.Network, own subnet.Lease) opt.Dual[firewall.Scope] {
+	var out opt.Dual[firewall.Scope]
+	for f, r := range n.Ranges.All() {
+		if p, ok := own.Subnets.Of(f).Get(); ok {
+			out = out.With(f, firewall.Scope{Network: r.Network, Subnet: p})
+		}
+	}
+	return out
+}
+
+// Port returns the UDP port that this node listens on.
+func Port(in Inputs) uint16 { return cmp.Or(in.Self.Port, in.Network.Backend.ListenPort) }
+
+// MTU returns the tunnel's MTU in bytes: the smallest uplink's, or the network document's
+// instead of it, less what WireGuard adds over the longest outer header that may be used.
+func MTU(in Inputs) int {
+	families := usable(in.Network.Backend.Mode, in.Uplinks)
+	link := 0
+	for _, u := range families.All() {
+		if link == 0 || u.MTU < link {
+			link = u.MTU
+		}
+	}
+	return backend.TunnelMTU(in.Network.Backend.MTU.Or(link), families)
+}
+
+// usable returns the uplinks that the network's mode lets carry the tunnel.
+func usable(mode config.Mode, uplinks opt.Dual[Uplink]) opt.Dual[Uplink] {
+	switch mode {
+	case config.ModeIPv4:
+		return uplinks.Without(opt.V6)
+	case config.ModeIPv6:
+		return uplinks.Without(opt.V4)
+	}
+	return uplinks
+}
+
+// Endpoints returns what this node announces: its public address and port in each underlay
+// family that the network's mode lets carry the tunnel.
+func Endpoints(in Inputs) opt.Dual[netip.AddrPort] {
+	return opt.Map(usable(in.Network.Backend.Mode, in.Uplinks), func(_ opt.Family, u Uplink) netip.AddrPort {
+		return netip.AddrPortFrom(u.Public, Port(in))
+	})
+}
+
+// peers turns the valid leases of other nodes into WireGuard peers, sorted by key.
+func peers(in Inputs, leases []subnet.Lease) (out []backend.Peer, problems []subnet.Problem) {
+	mine := usable(in.Network.Backend.Mode, in.Uplinks)
+	for _, l := range leases {
+		endpoint, ok := commonEndpoint(mine, l.Endpoints)
+		if !ok {
+			problems = append(problems, subnet.Problem{Object: subnet.FormatKey(l.Subnets),
+				Reason: fmt.Sprintf("node %q and this one have no underlay family in common", l.Node)})
+			continue
+		}
+		out = append(out, backend.Peer{
+			Key: l.Key, Endpoint: endpoint, Subnets: l.Subnets, Keepalive: in.Network.Backend.Keepalive,
+		})
+	}
+	slices.SortFunc(out, func(a, b backend.Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	return out, problems
+}
+
+// commonEndpoint returns where to reach a peer: by IPv4 where both ends have it, else IPv6.
+func commonEndpoint(mine opt.Dual[Uplink], theirs opt.Dual[netip.AddrPort]) (netip.AddrPort, bool) {
+	for f := range mine.All() {
+		if e, ok := theirs.Of(f).Get(); ok {
+			return e, true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// rules applies the operator's policy to the scopes and to the uplinks of the moment.
+func rules(in Inputs, scopes opt.Dual[firewall.Scope]) firewall.Config {
+	var names []string
+	for _, u := range in.Uplinks.All() {
+		names = append(names, u.Name)
+	}
+	policy := in.Self.Policy
+	policy.Uplinks = firewall.NewNames(names...)
+	return policy.Config(in.Self.Interface, scopes)
+}
+
+// overlayRoutes returns two routes for each family's whole network: through the tunnel,
+// where AllowedIPs choose the peer, and unreachable below it for when the tunnel is gone.
+func overlayRoutes(scopes opt.Dual[firewall.Scope]) []Route {
+	var out []Route
+	for _, s := range scopes.All() {
+		out = append(out, Route{Dst: s.Network}, Route{Dst: s.Network, Tunnel: true})
+	}
+	return out
+}
+
+// forwarding returns the kernel settings without which no pod packet is routed. Turning
+// IPv6 forwarding on makes the kernel ignore router advertisements, and with them lose the
+// default route of an uplink that learned it so, unless accept_ra is 2
+// (Documentation/networking/ip-sysctl.rst).
+func forwarding(scopes opt.Dual[firewall.Scope], uplinks opt.Dual[Uplink]) []Sysctl {
+	var out []Sysctl
+	if scopes.V4.Present() {
+		out = append(out, Sysctl{"net/ipv4/ip_forward", "1"})
+	}
+	if scopes.V6.Present() {
+		if u, ok := uplinks.V6.Get(); ok && u.RA {
+			out = append(out, Sysctl{"net/ipv6/conf/" + u.Name + "/accept_ra", "2"})
+		}
+		out = append(out, Sysctl{"net/ipv6/conf/all/forwarding", "1"})
+	}
+	return out
+}

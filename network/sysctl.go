@@ -1,0 +1,142 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/diff"
+)
+
+// Sysctl is one kernel setting, named by its path below /proc/sys.
+type Sysctl struct{ Path, Value string }
+
+// sysctls is the part of the reconciler that owns kernel settings. A setting cannot carry a
+// mark, so what stood there before our first write is kept in a file below the run
+// directory, which like the settings lasts until the next boot.
+type sysctls struct {
+	before string // file of the values found
+}
+
+// found is what a setting was before we wrote it, and what we wrote.
+type found struct{ Was, Set string }
+
+// changes compares each wanted setting with /proc/sys; settings that we changed and that
+// are no longer wanted go back to what was found, unless somebody else has changed them.
+func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error) {
+	memory, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	var out []diff.Change
+	wanted := map[string]bool{}
+	for _, w := range want {
+		wanted[w.Path] = true
+		have, err := readSysctl(w.Path)
+		if err != nil {
+			return nil, err
+		}
+		if have != w.Value {
+			out = append(out, diff.Change{Part: "sysctls", Verb: "set", Object: fmt.Sprintf("%s %s (was %s)", name(w.Path), w.Value, have),
+				Run: func(context.Context) error { return s.set(w, have) }})
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(memory)) {
+		if f := memory[path]; !wanted[path] {
+			out = append(out, diff.Change{Part: "sysctls", Verb: "restore", Object: fmt.Sprintf("%s %s", name(path), f.Was),
+				Run: func(context.Context) error { return s.restore(path, f) }})
+		}
+	}
+	return out, nil
+}
+
+// set remembers what is found the first time, then writes.
+func (s sysctls) set(w Sysctl, have string) error {
+	memory, err := s.load()
+	if err != nil {
+		return err
+	}
+	if f, ok := memory[w.Path]; ok {
+		have = f.Was
+	}
+	memory[w.Path] = found{Was: have, Set: w.Value}
+	return errors.Join(s.save(memory), writeSysctl(w.Path, w.Value))
+}
+
+// restore writes the value found back and forgets it.
+func (s sysctls) restore(path string, f found) error {
+	have, err := readSysctl(path)
+	if err == nil && have == f.Set {
+		err = writeSysctl(path, f.Was)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the interface it belonged to is gone
+		return err
+	}
+	memory, err := s.load()
+	if err != nil {
+		return err
+	}
+	delete(memory, path)
+	return s.save(memory)
+}
+
+// load reads the file; a garbled one counts as empty, since the settings matter more than
+// the way back.
+func (s sysctls) load() (map[string]found, error) {
+	memory := map[string]found{}
+	data, err := os.ReadFile(s.before)
+	if errors.Is(err, fs.ErrNotExist) {
+		return memory, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the settings found: %w", err)
+	}
+	if json.Unmarshal(data, &memory) != nil {
+		return map[string]found{}, nil
+	}
+	return memory, nil
+}
+
+func (s sysctls) save(memory map[string]found) error {
+	if len(memory) == 0 {
+		err := os.Remove(s.before)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	data, err := json.Marshal(memory)
+	if err != nil {
+		return err
+	}
+	return config.WriteFile(s.before, data, 0o600, 0o755)
+}
+
+func readSysctl(path string) (string, error) {
+	data, err := os.ReadFile(filepath.Join("/proc/sys", path))
+	if err != nil {
+		return "", fmt.Errorf("read sysctl %s: %w", name(path), err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func writeSysctl(path, value string) error {
+	if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0o644); err != nil { //nolint:gosec // a kernel file
+		return fmt.Errorf("set sysctl %s to %s: %w", name(path), value, err)
+	}
+	return nil
+}
+
+// name returns the dotted form that sysctl(8) uses. An interface's own dots become slashes
+// there, as sysctl(8) has it.
+func name(path string) string {
+	return strings.NewReplacer("/", ".", ".", "/").Replace(path)
+}

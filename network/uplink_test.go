@@ -1,0 +1,108 @@
+package network_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network"
+)
+
+// machine is a view with two uplinks:
+//
+//	eth0  192.0.2.10, 2001:db8::10 (permanent), a temporary and a deprecated IPv6 address; default routes, metric 200
+//	eth1  198.51.100.7; default route, metric 100
+//	lab   169.254.3.3 alone
+func machine() network.View {
+	addr := func(s string) network.LinkAddress {
+		return network.LinkAddress{Addr: netip.MustParseAddr(s), Permanent: true}
+	}
+	temporary, deprecated, learned := addr("2001:db8::aaaa"), addr("2001:db8::bbbb"), addr("2001:db8::cccc")
+	temporary.Temporary, deprecated.Deprecated, learned.Permanent = true, true, false
+	return network.View{
+		Links: []network.Link{
+			{Name: "eth0", MTU: 1500, Addresses: []network.LinkAddress{
+				addr("192.0.2.10"), addr("fe80::1"), temporary, deprecated, learned, addr("2001:db8::10"),
+			}},
+			{Name: "eth1", MTU: 9000, Addresses: []network.LinkAddress{addr("198.51.100.7")}},
+			{Name: "lab", MTU: 1400, Addresses: []network.LinkAddress{addr("169.254.3.3")}},
+		},
+		Routes: []network.DefaultRoute{
+			{Family: opt.V4, Link: "eth0", Metric: 200}, {Family: opt.V4, Link: "eth1", Metric: 100},
+			{Family: opt.V6, Link: "eth0", Metric: 1024, RA: true},
+		},
+	}
+}
+
+func TestUplinksFollowFlannelsOrder(t *testing.T) {
+	reach := machine()
+	reach.Reach = opt.Some(network.Reach{Link: "eth0", Source: netip.MustParseAddr("192.0.2.10")})
+	for _, tt := range []struct {
+		name string
+		node config.Node
+		view network.View
+		v4   string // "interface local public", empty for none
+		v6   string
+	}{
+		{"default routes, lowest metric, each family its own interface", config.Node{}, machine(),
+			"eth1 198.51.100.7 198.51.100.7", "eth0 2001:db8::10 2001:db8::10"},
+		{"by name", config.Node{Ifaces: []string{"eth9", "eth0"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"by address, the very one", config.Node{Ifaces: []string{"2001:db8::cccc"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::cccc 2001:db8::cccc"},
+		{"by name, one family only", config.Node{Ifaces: []string{"eth1"}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
+		{"by regular expression over addresses first", config.Node{IfaceRegexes: []string{`^198\.`, "eth0"}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
+		{"then over names", config.Node{IfaceRegexes: []string{"^la"}}, machine(), "lab 169.254.3.3 169.254.3.3", ""},
+		{"by what the kernel would use", config.Node{IfaceCanReach: "192.0.2.1"}, reach, "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"public address that is local", config.Node{PublicIP: "192.0.2.10"}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"public address behind a NAT", config.Node{Ifaces: []string{"eth1"}, PublicIP: "203.0.113.1"}, machine(), "eth1 198.51.100.7 203.0.113.1", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up, err := network.Uplinks(&tt.node, tt.view)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for f, want := range map[opt.Family]string{opt.V4: tt.v4, opt.V6: tt.v6} {
+				got := ""
+				if u, ok := up.Of(f).Get(); ok {
+					got = strings.Join([]string{u.Name, u.Address.String(), u.Public.String()}, " ")
+				}
+				if got != want {
+					t.Errorf("%s: got %q, want %q", f, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestUplinkErrorsSayWhatToDo(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		node config.Node
+		view network.View
+		want string
+	}{
+		{"no such interface", config.Node{Ifaces: []string{"wlan0"}}, machine(), "this machine has eth0, eth1, lab"},
+		{"no such expression", config.Node{IfaceRegexes: []string{"^wlan"}}, machine(), "--iface-regex"},
+		{"public address not local", config.Node{PublicIP: "203.0.113.1"}, machine(), "name the interface with --iface too"},
+		{"nothing at all", config.Node{}, network.View{}, "name the interface with --iface"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := network.Uplinks(&tt.node, tt.view); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRouterAdvertisementIsRemembered(t *testing.T) {
+	up, err := network.Uplinks(&config.Node{}, machine())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v4, _ := up.V4.Get()
+	v6, _ := up.V6.Get()
+	if v4.RA || !v6.RA {
+		t.Errorf("got RA %v for IPv4, %v for IPv6", v4.RA, v6.RA)
+	}
+}
