@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +17,14 @@ import (
 // PrivateKey is a WireGuard private key. It never prints: not by a verb, not in JSON, not
 // inside another struct. The zero value is no key. Compare with Equal.
 type PrivateKey struct {
-	// A pointer, because fmt prints unexported fields of structs without asking their
-	// methods: it then shows an address.
-	secret *wgtypes.Key
+	// A function, because fmt prints unexported fields of structs without asking their
+	// methods, and follows a pointer for a verb that does not fit: of a function it shows
+	// the address, whatever the verb. It also makes == impossible.
+	secret func() wgtypes.Key
+}
+
+func privateKey(k wgtypes.Key) PrivateKey {
+	return PrivateKey{secret: func() wgtypes.Key { return k }}
 }
 
 // NewKey returns a fresh private key.
@@ -29,7 +33,7 @@ func NewKey() (PrivateKey, error) {
 	if err != nil {
 		return PrivateKey{}, fmt.Errorf("make private key: %w", err)
 	}
-	return PrivateKey{secret: &k}, nil
+	return privateKey(k), nil
 }
 
 // Public returns the public key, and the zero key for no key.
@@ -37,7 +41,7 @@ func (k PrivateKey) Public() wgtypes.Key {
 	if k.secret == nil {
 		return wgtypes.Key{}
 	}
-	return k.secret.PublicKey()
+	return k.secret().PublicKey()
 }
 
 // Equal reports whether both are the same key, or both none.
@@ -48,7 +52,7 @@ func (k PrivateKey) bytes() wgtypes.Key {
 	if k.secret == nil {
 		return wgtypes.Key{}
 	}
-	return *k.secret
+	return k.secret()
 }
 
 const hidden = "(hidden)"
@@ -73,7 +77,7 @@ func OpenKey(stateDir string) (key PrivateKey, created bool, err error) {
 	if key, err = NewKey(); err != nil {
 		return PrivateKey{}, false, err
 	}
-	text := base64.StdEncoding.EncodeToString(key.secret[:]) + "\n"
+	text := key.bytes().String() + "\n"
 	if err := config.WriteFile(KeyPath(stateDir), []byte(text), 0o600, 0o700); err != nil {
 		return PrivateKey{}, false, fmt.Errorf("keep private key: %w", err)
 	}
@@ -113,5 +117,5 @@ func parseKey(text string) (PrivateKey, bool) {
 	}
 	k[0] &= 248
 	k[31] = k[31]&127 | 64
-	return PrivateKey{secret: &k}, true
+	return privateKey(k), true
 }

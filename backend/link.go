@@ -168,7 +168,7 @@ func (d *Device) wgChanges(have live, key PrivateKey, want Config) []diff.Change
 	if len(edits) == 0 {
 		return changes
 	}
-	verb, object := describe(edits, want)
+	verb, object := describe(edits)
 	return append(changes, diff.Change{Part: "peers", Verb: verb, Object: object, Run: func(ctx context.Context) error {
 		if err != nil {
 			return err

@@ -128,7 +128,7 @@ func wholeSeconds(d time.Duration) time.Duration {
 }
 
 // describe says in a few words what the edits do: the verb and object of a diff.Change.
-func describe(edits []edit, want Config) (verb, object string) {
+func describe(edits []edit) (verb, object string) {
 	shown := slices.DeleteFunc(slices.Clone(edits), func(e edit) bool { return e.verb == service })
 	count := map[editVerb]int{}
 	for _, e := range shown {
@@ -145,13 +145,13 @@ func describe(edits []edit, want Config) (verb, object string) {
 		verb = "set"
 	}
 	if len(shown) == 1 {
-		return verb, describePeer(shown[0], want)
+		return verb, describePeer(shown[0])
 	}
 	return verb, fmt.Sprintf("%d peers: %d new, %d changed, %d gone", len(shown), count[add], count[change], count[remove])
 }
 
 // describePeer names one edit's peer, and what of it differs.
-func describePeer(e edit, want Config) string {
+func describePeer(e edit) string {
 	text := []string{"peer " + e.key.String()}
 	if at, ok := e.endpoint.Get(); ok {
 		text = append(text, "at "+at.String())

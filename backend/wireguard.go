@@ -105,7 +105,7 @@ var errSilent = fmt.Errorf("no answer within %v", answerWithin)
 func liveOf(d *wgtypes.Device) live {
 	out := live{port: uint16(d.ListenPort), peers: make([]livePeer, 0, len(d.Peers))}
 	if d.PrivateKey != (wgtypes.Key{}) {
-		out.key = PrivateKey{secret: &d.PrivateKey}
+		out.key = privateKey(d.PrivateKey)
 	}
 	for _, p := range d.Peers {
 		q := livePeer{
