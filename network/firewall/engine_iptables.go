@@ -10,29 +10,59 @@ import (
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/iptables"
+	"github.com/loden-net/loden/network/firewall/netfilter"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// iptablesEngine is iptables in one variant, both families. The tools of a family are
-// looked for when first needed: an IPv4-only node needs no ip6tables.
+// iptablesEngine is iptables, both families. The tools of a family are looked for when
+// first needed: an IPv4-only node needs no ip6tables.
 type iptablesEngine struct {
-	variant iptables.Variant
-	tools   [2]func() (*iptables.Tool, error) // by family, found once
+	commands [2]iptables.Command               // by family
+	tools    [2]func() (*iptables.Tool, error) // by family, found once
+
+	// verified is what was last found as wished, per family: as long as the kernel looks
+	// the same no process is started.
+	verified [2]print
 }
 
-func newIPTables(v iptables.Variant) *iptablesEngine {
-	e := &iptablesEngine{variant: v}
+// newIPTables looks at the host's rules to choose the variant of each family.
+func newIPTables() (*iptablesEngine, error) {
+	e := &iptablesEngine{}
 	for _, f := range opt.Families() {
-		e.tools[f] = sync.OnceValues(func() (*iptables.Tool, error) { return iptables.Find(f, v) })
+		nft, err := printOf(iptables.NFT, f)
+		if err != nil {
+			return nil, err
+		}
+		legacy, err := printOf(iptables.Legacy, f)
+		if err != nil {
+			return nil, err
+		}
+		command := iptables.Choose(f, nft, legacy)
+		e.commands[f] = command
+		e.tools[f] = sync.OnceValues(func() (*iptables.Tool, error) { return iptables.Find(command) })
 	}
-	return e
+	return e, nil
+}
+
+// printOf looks at one variant's rules in the kernel.
+func printOf(v iptables.Variant, f opt.Family) (iptables.Print, error) {
+	if v == iptables.Legacy {
+		return iptables.PrintLegacy(f)
+	}
+	c, err := netfilter.Dial()
+	if err != nil {
+		return iptables.Print{}, err
+	}
+	defer c.Close()
+	return iptables.PrintNFT(c, f)
 }
 
 func (e *iptablesEngine) name() string {
-	if e.variant == iptables.Default {
-		return "iptables"
+	v4, v6 := e.commands[opt.V4].Variant, e.commands[opt.V6].Variant
+	if v4 != v6 && v6 != "" {
+		return fmt.Sprintf("%s (%s), ip6tables (%s)", IPTables, v4, v6)
 	}
-	return fmt.Sprintf("iptables (%s)", e.variant)
+	return fmt.Sprintf("%s (%s)", IPTables, v4)
 }
 
 func (e *iptablesEngine) ready(f opt.Family) error {
@@ -49,11 +79,16 @@ func (e *iptablesEngine) randomFully(f opt.Family) bool {
 }
 
 func (e *iptablesEngine) changes(ctx context.Context, f opt.Family, w wish) ([]diff.Change, error) {
+	look, err := printOf(e.commands[f].Variant, f)
+	if err != nil {
+		return nil, err
+	}
+	now := print{wish: w.sum(), state: look.Text}
+	if w.empty() && !look.Ours || e.verified[f] == now {
+		return nil, nil
+	}
 	tool, err := e.tools[f]()
 	if err != nil {
-		if w.empty() && errors.Is(err, exec.ErrNotFound) {
-			return nil, nil
-		}
 		return nil, err
 	}
 	all := rule.Places()
@@ -66,6 +101,9 @@ func (e *iptablesEngine) changes(ctx context.Context, f opt.Family, w wish) ([]d
 		if c, ok := e.compare(tool, snapshot, f, part, w); ok {
 			changes = append(changes, c)
 		}
+	}
+	if len(changes) == 0 {
+		e.verified[f] = now
 	}
 	return changes, nil
 }
@@ -83,7 +121,16 @@ func (e *iptablesEngine) compare(tool *iptables.Tool, s iptables.Snapshot, f opt
 		}
 		input += s.Edit(p, w[p])
 	}
-	return found.change(func(ctx context.Context) error { return tool.Restore(ctx, input) })
+	return found.change(func(ctx context.Context) error {
+		e.verified[f] = print{}
+		if err := tool.Restore(ctx, input); err != nil {
+			return err
+		}
+		if !w.empty() || e.commands[f].Variant != iptables.NFT {
+			return nil
+		}
+		return withConn(func(c *netfilter.Conn) error { return iptables.TidyNFT(c, f) })
+	})
 }
 
 func (e *iptablesEngine) refused(ctx context.Context, f opt.Family) (in, out uint64, err error) {
@@ -96,10 +143,24 @@ func (e *iptablesEngine) refused(ctx context.Context, f opt.Family) (in, out uin
 }
 
 func (e *iptablesEngine) held(ctx context.Context, f opt.Family, p rule.Place) (opt.Option[Scope], error) {
+	look, err := printOf(e.commands[f].Variant, f)
+	if err != nil || !look.Ours {
+		return opt.None[Scope](), err
+	}
 	tool, err := e.tools[f]()
 	if err != nil {
-		return opt.None[Scope](), nil // what no tool wrote is not there
+		return opt.None[Scope](), err
 	}
 	s, err := tool.List(ctx, p)
 	return s.Look(p, opt.None[rule.List]()).Scope, err
+}
+
+// withConn runs fn with a netlink socket.
+func withConn(fn func(*netfilter.Conn) error) error {
+	c, err := netfilter.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(c)
 }

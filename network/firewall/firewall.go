@@ -65,7 +65,7 @@ type Firewall struct {
 	why    string
 	kind   Kind
 	chosen engine
-	others []engine // back-ends that may hold rules of ours from before
+	others []remains // of back-ends that may hold rules from before
 
 	mu sync.Mutex // one comparison or change at a time
 }
@@ -97,11 +97,11 @@ func (f *Firewall) Changes(ctx context.Context, want Config) ([]diff.Change, err
 		}
 		ours = append(ours, changes...)
 		for _, other := range f.others {
-			changes, err := other.changes(ctx, family, wish{})
+			changes, err := other.changes(family)
 			if err != nil {
 				// What is left behind by a back-end that cannot be run does no harm
 				// that is worth stopping for (flannel issue 2305).
-				f.log.Warn().Err(err).Str("backend", other.name()).Msg("old rules not cleaned up")
+				f.log.Warn().Err(err).Str("backend", other.name).Msg("old rules not cleaned up")
 				continue
 			}
 			theirs = append(theirs, changes...)

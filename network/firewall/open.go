@@ -43,7 +43,7 @@ func installed(name string) bool {
 
 // choose sets the back-end, and the others that are cleaned up.
 func (f *Firewall) choose(o Options) error {
-	hasIPTables, hasNFT := installed(iptables.Command(opt.V4, iptables.Default)), installed("nft")
+	hasIPTables, hasNFT := installed("iptables") || installed("ip6tables"), installed("nft")
 	switch o.Backend {
 	case "", "auto":
 		switch {
@@ -69,14 +69,32 @@ func (f *Firewall) choose(o Options) error {
 	default:
 		return fmt.Errorf("unknown firewall %q: use auto, iptables or nftables", o.Backend)
 	}
-	f.chosen = newIPTables(iptables.Default)
-	return nil
+	if f.kind == NFTables {
+		f.chosen = newNFTables()
+		f.others = []remains{iptablesRemains(iptables.NFT), iptablesRemains(iptables.Legacy)}
+		return nil
+	}
+	return f.useIPTables()
 }
 
-// Watch calls notify, soon and never concurrently, when the kernel says that rules which
-// may concern us have changed. It blocks until ctx ends and then returns nil. Where the
-// kernel says nothing (legacy iptables) it only waits.
-func (f *Firewall) Watch(ctx context.Context, notify func()) error {
-	<-ctx.Done()
+// useIPTables chooses the variant, per family: the two may differ.
+func (f *Firewall) useIPTables() error {
+	e, err := newIPTables()
+	if err != nil {
+		return err
+	}
+	f.chosen = e
+	f.others = []remains{nftablesRemains()}
+	for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
+		r := iptablesRemains(v)
+		find := r.find
+		r.find = func(family opt.Family) (bool, error) {
+			if e.commands[family].Variant == v {
+				return false, nil
+			}
+			return find(family)
+		}
+		f.others = append(f.others, r)
+	}
 	return nil
 }

@@ -26,16 +26,6 @@ const attempts = 5
 // to try again (RESOURCE_PROBLEM in xtables.h).
 const exitBusy = 4
 
-// Variant is one of the two implementations of iptables.
-type Variant string
-
-// The variants. Default is what the command iptables runs.
-const (
-	Default Variant = ""
-	NFT     Variant = "nft"
-	Legacy  Variant = "legacy"
-)
-
 // Tool is the iptables of one family. It holds nothing open; it is safe for concurrent
 // use. It runs where the calling process runs.
 type Tool struct {
@@ -45,24 +35,15 @@ type Tool struct {
 	wait    []string
 }
 
-// Command returns the command's name: iptables, ip6tables-legacy, ...
-func Command(f opt.Family, v Variant) string {
-	name := "iptables"
-	if f == opt.V6 {
-		name = "ip6tables"
+// Find asks the version of a command and looks for its restore: one process.
+// errors.Is(err, exec.ErrNotFound) tells that it is not installed.
+func Find(c Command) (*Tool, error) {
+	name := c.Name
+	if name == "" {
+		name = Plain(c.Family)
 	}
-	if v != Default {
-		name += "-" + string(v)
-	}
-	return name
-}
-
-// Find looks for the tools of one family and variant and asks their version: one process.
-// errors.Is(err, exec.ErrNotFound) tells that they are not installed.
-func Find(f opt.Family, v Variant) (*Tool, error) {
-	name := Command(f, v)
 	proto := coreos.ProtocolIPv4
-	if f == opt.V6 {
+	if c.Family == opt.V6 {
 		proto = coreos.ProtocolIPv6
 	}
 	ipt, err := coreos.New(coreos.IPFamily(proto), coreos.Path(name), coreos.Timeout(lockWait))
@@ -73,7 +54,7 @@ func Find(f opt.Family, v Variant) (*Tool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s-restore: %w", name, err)
 	}
-	return &Tool{family: f, ipt: ipt, restore: restore, wait: waitArgs(ipt.GetIptablesVersion())}, nil
+	return &Tool{family: c.Family, ipt: ipt, restore: restore, wait: waitArgs(ipt.GetIptablesVersion())}, nil
 }
 
 // RandomFully reports whether MASQUERADE --random-fully is known (iptables 1.6.2).

@@ -1,0 +1,167 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/firewall/rule"
+)
+
+// Tool runs nft. It holds nothing open; it is safe for concurrent use.
+type Tool struct{ nft knftables.Interface }
+
+// Find looks for nft and asks its version: errors.Is(err, exec.ErrNotFound) tells that it
+// is not installed. It may start three processes.
+func Find() (*Tool, error) {
+	nft, err := knftables.New("", "", knftables.NoObjectCommentEmulation)
+	if err != nil {
+		return nil, fmt.Errorf("find nft: %w", err)
+	}
+	return &Tool{nft: nft}, nil
+}
+
+// Wish is what should be at some places; a place that is not named stays as it is.
+type Wish map[rule.Place]opt.Option[rule.List]
+
+// Apply makes the places as wished in one transaction, and removes flannel's table in the
+// same one. The state must have been read just before: if the table changed meanwhile
+// nothing is applied and nft says so.
+func (t *Tool) Apply(ctx context.Context, s State, w Wish) error {
+	tx := t.nft.NewTransaction()
+	family := knftables.IPv4Family
+	if s.Family == opt.V6 {
+		family = knftables.IPv6Family
+	}
+	e := editor{tx: tx, family: family, state: s}
+	e.apply(w)
+	if tx.NumOperations() == 0 {
+		return nil
+	}
+	if err := t.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("change %s nftables rules: %w", s.Family, err)
+	}
+	return nil
+}
+
+// editor writes one transaction.
+type editor struct {
+	tx     *knftables.Transaction
+	family knftables.Family
+	state  State
+}
+
+func (e editor) apply(w Wish) {
+	wanted := false
+	for _, l := range w {
+		wanted = wanted || l.Present()
+	}
+	if e.state.dormant && wanted { // nothing in it works; knftables cannot wake it
+		e.tx.Delete(e.table())
+		e.state = State{Family: e.state.Family, Flannel: e.state.Flannel}
+	}
+	if wanted {
+		e.tx.Add(e.table())
+	}
+	for _, p := range rule.Places() {
+		want, named := w[p]
+		if !named {
+			continue
+		}
+		if list, ok := want.Get(); ok {
+			e.write(placeOf(p), list)
+		} else {
+			e.remove(placeOf(p))
+		}
+	}
+	if e.state.Exists && !wanted && e.emptyWithout(w) {
+		e.tx.Delete(e.table())
+	}
+	if e.state.Flannel {
+		e.tx.Delete(&knftables.Table{Family: e.family, Name: FlannelTable(e.state.Family)})
+	}
+}
+
+// emptyWithout reports whether our table holds no place but those of the wish.
+func (e editor) emptyWithout(w Wish) bool {
+	for _, p := range rule.Places() {
+		if _, named := w[p]; named {
+			continue
+		}
+		if e.state.Look(p, opt.None[rule.List]()).Ours {
+			return false
+		}
+	}
+	return true
+}
+
+// write fills new chains, moves the jump to them and deletes the old ones.
+func (e editor) write(at place, list rule.List) {
+	if at.counter != "" {
+		e.tx.Add(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
+	}
+	hook, ok := e.state.chains[at.hook]
+	if ok && !at.fits(hook.Chain) {
+		e.flush(at.hook)
+		e.delete(at.hook)
+	}
+	e.tx.Add(e.hook(at))
+	chains := at.chainsOf(e.state.Family, list)
+	for _, c := range chains {
+		if c.name != at.hook {
+			e.tx.Add(e.chain(c.name))
+		}
+		e.flush(c.name)
+		for _, r := range c.rules {
+			e.tx.Add(&knftables.Rule{Family: e.family, Table: Table, Chain: c.name, Rule: r.body, Comment: knftables.PtrTo(r.comment)})
+		}
+	}
+	e.drop(e.state.stale(at, chains))
+}
+
+// remove deletes everything of a place.
+func (e editor) remove(at place) {
+	names := e.state.stale(at, nil)
+	if _, ok := e.state.chains[at.hook]; ok {
+		names = append(names, at.hook)
+	}
+	e.drop(names)
+	if at.counter != "" && len(names) > 0 {
+		// Added first, it need not be there to be deleted.
+		e.tx.Add(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
+		e.tx.Delete(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
+	}
+}
+
+// drop empties the chains, which refer to each other, and then deletes them.
+func (e editor) drop(names []string) {
+	for _, name := range names {
+		e.flush(name)
+	}
+	for _, name := range names {
+		e.delete(name)
+	}
+}
+
+func (e editor) table() *knftables.Table {
+	return &knftables.Table{Family: e.family, Name: Table}
+}
+
+func (e editor) chain(name string) *knftables.Chain {
+	return &knftables.Chain{Family: e.family, Table: Table, Name: name}
+}
+
+func (e editor) hook(at place) *knftables.Chain {
+	c := e.chain(at.hook)
+	c.Type = knftables.PtrTo(knftables.BaseChainType(at.kind))
+	c.Hook = knftables.PtrTo(knftables.BaseChainHook(at.point))
+	c.Priority = knftables.PtrTo(knftables.BaseChainPriority(fmt.Sprint(at.priority)))
+	c.Policy = knftables.PtrTo(knftables.AcceptPolicy)
+	return c
+}
+
+func (e editor) flush(name string) { e.tx.Flush(e.chain(name)) }
+
+func (e editor) delete(name string) { e.tx.Delete(e.chain(name)) }

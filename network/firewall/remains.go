@@ -1,0 +1,87 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/firewall/iptables"
+	"github.com/loden-net/loden/network/firewall/netfilter"
+	"github.com/loden-net/loden/network/firewall/nftables"
+	"github.com/loden-net/loden/network/firewall/rule"
+)
+
+// remains finds what a back-end that is not in use left behind, ours or flannel's, and
+// removes it. Looking starts no process.
+type remains struct {
+	name   string
+	find   func(opt.Family) (bool, error)
+	remove func(context.Context, opt.Family) error
+}
+
+// changes returns the removal of one family, if there is something to remove. It comes
+// after the new rules are in place: for a moment both are, which masquerades once all the
+// same.
+func (r remains) changes(f opt.Family) ([]diff.Change, error) {
+	found, err := r.find(f)
+	if err != nil || !found {
+		return nil, err
+	}
+	return []diff.Change{{
+		Part: partMasq, Verb: verbDelete, Object: fmt.Sprintf("%s, left in %s", f, r.name),
+		Run: func(ctx context.Context) error { return r.remove(ctx, f) },
+	}}, nil
+}
+
+// nftablesRemains are our own table and flannel's.
+func nftablesRemains() remains {
+	return remains{
+		name: string(NFTables),
+		find: func(f opt.Family) (bool, error) {
+			s, err := readNFTables(f)
+			return s.Exists || s.Flannel, err
+		},
+		remove: func(_ context.Context, f opt.Family) error {
+			return withConn(func(c *netfilter.Conn) error { return nftables.Remove(c, f) })
+		},
+	}
+}
+
+// iptablesRemains are rules in the variant of iptables that is not in use.
+func iptablesRemains(v iptables.Variant) remains {
+	return remains{
+		name: fmt.Sprintf("%s (%s)", IPTables, v),
+		find: func(f opt.Family) (bool, error) {
+			look, err := printOf(v, f)
+			return look.Ours, err
+		},
+		remove: func(ctx context.Context, f opt.Family) error {
+			if v == iptables.NFT {
+				return withConn(func(c *netfilter.Conn) error { return iptables.RemoveNFT(c, f) })
+			}
+			return removeLegacy(ctx, f)
+		},
+	}
+}
+
+// removeLegacy needs the tool: the old packet filter takes tables as a whole only.
+func removeLegacy(ctx context.Context, f opt.Family) error {
+	tool, err := iptables.Find(iptables.Of(f, iptables.Legacy))
+	if err != nil {
+		return fmt.Errorf("%w: install iptables to remove old rules, or restart the machine", err)
+	}
+	all := rule.Places()
+	s, err := tool.List(ctx, all[:]...)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range all {
+		if input := s.Edit(p, opt.None[rule.List]()); input != "" {
+			errs = append(errs, tool.Restore(ctx, input))
+		}
+	}
+	return errors.Join(errs...)
+}
