@@ -1,0 +1,245 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+const iface = "loden0"
+
+// running is an engine on a goroutine of the test.
+type running struct {
+	t     *testing.T
+	said  string // what it said when it was ready, or why it is not
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// start runs an engine and waits until it is ready or has failed.
+func start(t *testing.T, o engine.Options) *running {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	o.Ready, o.Log = w, zerolog.New(zerolog.NewTestWriter(t))
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &running{t: t, stop: cancel, ended: make(chan error, 1)}
+	go func() { e.ended <- engine.Run(ctx, o) }()
+	said, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.said = string(said)
+	return e
+}
+
+// wait returns what Run returned.
+func (e *running) wait() error {
+	e.t.Helper()
+	select {
+	case err := <-e.ended:
+		return err
+	case <-time.After(time.Minute):
+		e.t.Fatal("the engine does not end")
+		return nil
+	}
+}
+
+func options(t *testing.T) engine.Options { return engine.Options{Iface: iface, RunDir: t.TempDir()} }
+
+func ip(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func exists(name string) bool { _, err := net.InterfaceByName(name); return err == nil }
+
+func TestEngineIsConfiguredOverItsSocketAndLeavesItsDevice(t *testing.T) {
+	o := options(t)
+	e := start(t, o)
+	if e.said != engine.ReadyLine {
+		t.Fatalf("it said %q", e.said)
+	}
+	client, err := wgctrl.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	key, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ConfigureDevice(iface, wgtypes.Config{PrivateKey: &key, ListenPort: new(51820)}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := client.Device(iface)
+	if err != nil || d.PublicKey != key.PublicKey() || d.ListenPort != 51820 {
+		t.Fatalf("device %+v, %v", d, err)
+	}
+	info, err := os.Stat(engine.SocketPath(iface))
+	if err != nil || info.Mode().Perm() != 0o700 && info.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v %v", info.Mode(), err)
+	}
+	ip(t, "addr", "add", "10.244.1.0/32", "dev", iface)
+	idle, err := net.Dial("unix", engine.SocketPath(iface)) // must not keep the engine from ending
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	e.stop()
+	if err := e.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if out := ip(t, "addr", "show", "dev", iface); !strings.Contains(out, "10.244.1.0/32") {
+		t.Errorf("after its engine the interface is\n%s", out)
+	}
+
+	e = start(t, o)
+	if e.said != engine.ReadyLine {
+		t.Fatalf("the next one said %q", e.said)
+	}
+	ip(t, "link", "delete", iface)
+	if err := e.wait(); err != nil {
+		t.Errorf("an engine whose interface was deleted says %v", err)
+	}
+	if _, err := os.Lstat(engine.SocketPath(iface)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its socket: %v", err)
+	}
+}
+
+func TestTakenPortIsToldToWhoeverSetsIt(t *testing.T) {
+	taken, err := net.ListenPacket("udp4", ":51820")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	e := start(t, options(t))
+	client, err := wgctrl.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// The interface is down: wireguard-go by itself would say yes and bind nothing later.
+	err = client.ConfigureDevice(iface, wgtypes.Config{ListenPort: new(51820)})
+	if err == nil || !strings.Contains(err.Error(), "errno=-98") {
+		t.Errorf("got %v", err)
+	}
+	ip(t, "link", "delete", iface)
+	if err := e.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSecondEngineIsRefused(t *testing.T) {
+	o := options(t)
+	e := start(t, o)
+	owner, is, err := engine.Running(o.RunDir, iface)
+	if err != nil || !is || owner != (engine.Owner{Iface: iface, PID: os.Getpid(), Kind: engine.DefaultKind}) {
+		t.Errorf("running: %+v %t %v", owner, is, err)
+	}
+	second := start(t, o)
+	err = second.wait()
+	want := fmt.Sprintf("lock engine of loden0: an engine for this interface runs already (pid %d)", os.Getpid())
+	if !errors.Is(err, engine.ErrRunning) || err.Error() != want || second.said != want {
+		t.Errorf("got %v, said %q", err, second.said)
+	}
+	elsewhere := start(t, engine.Options{Iface: iface, RunDir: t.TempDir()})
+	if err := elsewhere.wait(); err == nil || !strings.Contains(err.Error(), "another WireGuard process serves this interface") {
+		t.Errorf("with a lock elsewhere: %v", err)
+	}
+	ip(t, "link", "delete", iface)
+	if err := e.wait(); err != nil {
+		t.Error(err)
+	}
+	if _, is, err := engine.Running(o.RunDir, iface); is || err != nil {
+		t.Errorf("running: %t %v", is, err)
+	}
+}
+
+func TestEngineThatCannotStartLeavesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind    engine.Kind
+		prepare func(t *testing.T, o engine.Options)
+		want    string
+	}{
+		"unknown engine": {kind: "magic", want: `start engine "magic": choose wireguard-go or loden`},
+		"an interface of another kind": {
+			prepare: func(t *testing.T, _ engine.Options) {
+				ip(t, "link", "add", iface, "type", "bridge")
+				t.Cleanup(func() { ip(t, "link", "delete", iface) })
+			},
+			want: "an interface of another kind has that name",
+		},
+		"no directory for the lock": {
+			prepare: func(t *testing.T, o engine.Options) {
+				if err := os.WriteFile(filepath.Dir(engine.LockPath(o.RunDir, iface)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: "not a directory",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := engine.Options{Iface: iface, Kind: c.kind, RunDir: filepath.Join(t.TempDir(), "run")}
+			if c.prepare != nil {
+				c.prepare(t, o)
+			}
+			before := exists(iface)
+			e := start(t, o)
+			err := e.wait()
+			if err == nil || !strings.Contains(err.Error(), c.want) || e.said != err.Error() {
+				t.Errorf("got %v, said %q", err, e.said)
+			}
+			if exists(iface) != before {
+				t.Errorf("the interface exists: %t, before: %t", !before, before)
+			}
+			if _, err := os.Lstat(engine.SocketPath(iface)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the socket: %v", err)
+			}
+		})
+	}
+}
+
+func TestSocketOfAKilledEngineIsReplaced(t *testing.T) {
+	if err := os.MkdirAll(filepath.Dir(engine.SocketPath(iface)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: engine.SocketPath(iface), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	_ = stale.Close()
+	e := start(t, options(t))
+	if e.said != engine.ReadyLine {
+		t.Errorf("it said %q", e.said)
+	}
+	ip(t, "link", "delete", iface)
+	if err := e.wait(); err != nil {
+		t.Error(err)
+	}
+}
