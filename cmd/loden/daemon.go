@@ -54,12 +54,24 @@ func (d *nodeDaemon) passed(s network.Status) {
 	if s.Complete {
 		d.once.Do(func() {
 			d.log.Info().Dur("took", s.Took).Msg("the data path is in place")
+			d.warnOfRivals()
 			close(d.firstPass)
 		})
 	}
 	own, ok := s.Inputs.Lease.Get()
 	if ok && own.Endpoints != network.Endpoints(s.Inputs) {
 		wake(d.endpoints)
+	}
+}
+
+// warnOfRivals says when a container runtime will take another CNI configuration than ours.
+func (d *nodeDaemon) warnOfRivals() {
+	rivals, err := d.host.cni.rivals()
+	if err != nil {
+		d.log.Warn().Err(err).Msg("CNI configurations not compared")
+	}
+	for _, path := range rivals {
+		d.log.Warn().Str("file", path).Msg("this CNI configuration sorts before ours, so container runtimes take it: remove it to use loden")
 	}
 }
 

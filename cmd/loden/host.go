@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
@@ -25,6 +26,7 @@ type host struct {
 	firewall *firewall.Firewall
 	uplinks  opt.Dual[network.Uplink]
 	key      backend.PrivateKey
+	cni      cniInstall
 }
 
 // openHost checks the settings and looks at the machine. It changes nothing. The caller
@@ -48,6 +50,9 @@ func openHost(ctx context.Context, node *config.Node, log zerolog.Logger) (*host
 func openTools(ctx context.Context, node *config.Node, log zerolog.Logger) (*host, error) {
 	h := &host{node: node, log: log}
 	var err error
+	if h.cni, err = newCNI(node); err != nil {
+		return nil, err
+	}
 	h.device, err = backend.Open(backend.Options{Name: node.Interface, Engine: node.Engine, RunDir: node.RunDir, Log: log})
 	if err != nil {
 		return nil, err
@@ -115,5 +120,15 @@ func (h *host) reconciler(passed func(network.Status)) *network.Reconciler {
 		SubnetFile: h.node.SubnetFile, RunDir: h.node.RunDir,
 		Device: h.device, Key: h.key, Firewall: h.firewall,
 		Look: h.look, Self: h.self(), Passed: passed, Log: h.log,
+		Promises: []network.Part{{Name: "cni", Promise: true, Changes: h.cniChanges}},
 	})
+}
+
+// cniChanges is the part that installs the CNI plugins and their configuration: last, when
+// the data path stands.
+func (h *host) cniChanges(ctx context.Context, want network.State) ([]diff.Change, error) {
+	if want.Env.Present() {
+		return h.cni.install(ctx)
+	}
+	return h.cni.remove(ctx)
 }

@@ -91,8 +91,8 @@ func rootCommand() *cobra.Command {
 	})
 	node.LogFlags(root.PersistentFlags())
 	root.AddCommand(
-		runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node),
-		engineCommand(&node), versionCommand(),
+		runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
+		engineCommand(&node), envCommand(), versionCommand(), docsCommand(),
 	)
 	return root
 }

@@ -1,0 +1,239 @@
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+// The tests here change this process's own network namespace, which is a sandbox's.
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// sh runs a command line in the sandbox and returns what it printed.
+func sh(t failer, line string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-c", line).CombinedOutput()
+	if err != nil {
+		t.Fatal(line, err, string(out))
+	}
+	return string(out)
+}
+
+// settle runs the changes and fails unless a second look finds nothing to do.
+func settle(t failer, list func() ([]diff.Change, error)) []diff.Change {
+	t.Helper()
+	changes, err := list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
+		if err := c.Run(context.Background()); err != nil {
+			t.Fatal(c, err)
+		}
+	}
+	again, err := list()
+	if err != nil || len(again) != 0 {
+		t.Fatal("a second look still wants ", again, err)
+	}
+	return changes
+}
+
+func tunnel(t *testing.T) {
+	t.Helper()
+	sh(t, "ip link add tun9 type veth peer name tun9p && ip link set tun9 up && ip link set tun9p up && sysctl -qw net.ipv6.conf.tun9.addr_gen_mode=1")
+	t.Cleanup(func() { sh(t, "ip link del tun9 2>/dev/null; true") })
+}
+
+func route(dst string, tunnel bool) network.Route {
+	return network.Route{Dst: netip.MustParsePrefix(dst), Tunnel: tunnel}
+}
+
+func TestRoutesComeStayAndGo(t *testing.T) {
+	tunnel(t)
+	all := []network.Route{route("10.244.0.0/16", false), route("10.244.0.0/16", true), route("fd44::/48", false), route("fd44::/48", true)}
+	want := func(r []network.Route) func() ([]diff.Change, error) {
+		return func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", r) }
+	}
+	settle(t, want(all))
+	if got := sh(t, "ip route get 10.244.7.7; ip -6 route get fd44::7"); strings.Count(got, "dev tun9") != 2 {
+		t.Errorf("not through the tunnel:\n%s", got)
+	}
+	sh(t, "ip link del tun9")
+	if out, err := exec.Command("ip", "route", "get", "10.244.7.7").CombinedOutput(); err == nil {
+		t.Errorf("without the tunnel IPv4 goes %s", out)
+	}
+	if out, err := exec.Command("ip", "-6", "route", "get", "fd44::7").CombinedOutput(); err == nil && !strings.Contains(string(out), "unreachable") {
+		t.Errorf("without the tunnel IPv6 goes %s", out)
+	}
+	tunnel2 := "ip link add tun9 type veth peer name tun9p && ip link set tun9 up"
+	sh(t, tunnel2)
+	settle(t, want(all))
+	settle(t, want(nil))
+	if got := sh(t, "ip route show proto 76; ip -6 route show proto 76"); got != "" {
+		t.Errorf("left behind:\n%s", got)
+	}
+}
+
+func TestForeignRoutesAreLeftAlone(t *testing.T) {
+	tunnel(t)
+	sh(t, "ip route add 10.99.0.0/16 dev tun9; ip route add unreachable 10.98.0.0/16; ip -6 route add fd99::/48 dev tun9")
+	t.Cleanup(func() { sh(t, "ip route del unreachable 10.98.0.0/16") })
+	before := sh(t, "ip route; ip -6 route")
+	settle(t, func() ([]diff.Change, error) {
+		return network.RouteChanges(t.Context(), "tun9", []network.Route{route("10.244.0.0/16", true)})
+	})
+	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
+	if after := sh(t, "ip route; ip -6 route"); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// A route that stands in our route's place (the class of flannel issue 1963, "route
+// already exists") is taken over, not stumbled upon.
+func TestRouteInPlaceIsTakenOver(t *testing.T) {
+	tunnel(t)
+	sh(t, "ip route add 10.244.0.0/16 dev tun9 metric 1024")
+	settle(t, func() ([]diff.Change, error) {
+		return network.RouteChanges(t.Context(), "tun9", []network.Route{route("10.244.0.0/16", true)})
+	})
+	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
+}
+
+// Any set of routes can follow any other, whatever the kernel had.
+func TestRoutesWalkBetweenAnySets(t *testing.T) {
+	tunnel(t)
+	pool := []network.Route{
+		route("10.244.0.0/16", false), route("10.244.0.0/16", true), route("10.245.0.0/16", true),
+		route("fd44::/48", false), route("fd44::/48", true), route("fd45::/48", true),
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		for range 3 {
+			want := rapid.SliceOfDistinct(rapid.SampledFrom(pool), rapid.ID[network.Route]).Draw(rt, "want")
+			settle(rt, func() ([]diff.Change, error) { return network.RouteChanges(context.Background(), "tun9", want) })
+			got := strings.Fields(sh(rt, "(ip route show proto 76; ip -6 route show proto 76) | wc -l"))
+			if got[0] != fmt.Sprint(len(want)) {
+				rt.Fatalf("the kernel has %s routes, want %v", got[0], want)
+			}
+		}
+	})
+	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
+}
+
+func TestSysctlsGoBackToWhatWasFound(t *testing.T) {
+	before := filepath.Join(t.TempDir(), "found.json")
+	sh(t, "sysctl -qw net.ipv4.ip_forward=0")
+	want := func(s ...network.Sysctl) func() ([]diff.Change, error) {
+		return func() ([]diff.Change, error) { return network.SysctlChanges(t.Context(), before, s) }
+	}
+	forward := network.Sysctl{Path: "net/ipv4/ip_forward", Value: "1"}
+	settle(t, want(forward))
+	if got := strings.TrimSpace(sh(t, "sysctl -n net.ipv4.ip_forward")); got != "1" {
+		t.Fatalf("got %s", got)
+	}
+	sh(t, "sysctl -qw net.ipv4.ip_forward=0") // somebody meddles
+	if changes := settle(t, want(forward)); len(changes) != 1 {
+		t.Errorf("not set again: %v", changes)
+	}
+	settle(t, want())
+	if got := strings.TrimSpace(sh(t, "sysctl -n net.ipv4.ip_forward")); got != "0" {
+		t.Errorf("after: got %s", got)
+	}
+	if _, err := os.Stat(before); !os.IsNotExist(err) {
+		t.Errorf("the file of values found stays: %v", err)
+	}
+}
+
+func TestSysctlOfOthersIsNotTakenBack(t *testing.T) {
+	before := filepath.Join(t.TempDir(), "found.json")
+	sh(t, "sysctl -qw net.ipv4.ip_forward=1")
+	settle(t, func() ([]diff.Change, error) {
+		return network.SysctlChanges(t.Context(), before, []network.Sysctl{{Path: "net/ipv4/ip_forward", Value: "1"}})
+	})
+	settle(t, func() ([]diff.Change, error) { return network.SysctlChanges(t.Context(), before, nil) })
+	if got := strings.TrimSpace(sh(t, "sysctl -n net.ipv4.ip_forward")); got != "1" {
+		t.Errorf("what was 1 before us is %s", got)
+	}
+}
+
+func TestEnvFileIsExactOrAbsent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "subnet.env")
+	env := config.Env{Networks: opt.Dual[netip.Prefix]{V4: opt.Some(netip.MustParsePrefix("10.244.0.0/16"))}, MTU: 1420}
+	want := func(o opt.Option[config.Env]) func() ([]diff.Change, error) {
+		return func() ([]diff.Change, error) { return network.EnvChanges(t.Context(), path, o) }
+	}
+	settle(t, want(opt.Some(env)))
+	if err := os.WriteFile(path, []byte("rubbish"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, want(opt.Some(env)))
+	if got, err := os.ReadFile(path); err != nil || string(got) != string(env.Bytes()) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	settle(t, want(opt.None[config.Env]()))
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("still there: %v", err)
+	}
+}
+
+func TestLookSeesAddressesAndDefaultRoutes(t *testing.T) {
+	tunnel(t)
+	sh(t, "ip addr add 192.0.2.9/24 dev tun9p; ip addr add 2001:db8::9/64 dev tun9p nodad; ip route add default via 192.0.2.1 metric 77; ip -6 route add default via 2001:db8::1")
+	view, err := network.Look("tun9", opt.Some(netip.MustParseAddr("192.0.2.200")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(view.Links, func(l network.Link) bool { return l.Name == "tun9" || l.Name == "lo" }) {
+		t.Errorf("the tunnel or lo is among %v", view.Links)
+	}
+	up, err := network.Uplinks(&config.Node{}, view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v4, _ := up.V4.Get()
+	v6, _ := up.V6.Get()
+	if v4.Name != "tun9p" || v4.Address.String() != "192.0.2.9" || v6.Address.String() != "2001:db8::9" {
+		t.Errorf("got %+v, %+v", v4, v6)
+	}
+	if reach, ok := view.Reach.Get(); !ok || reach.Link != "tun9p" {
+		t.Errorf("reach: got %v", view.Reach)
+	}
+}
+
+func TestWatchHearsOfALostRoute(t *testing.T) {
+	tunnel(t)
+	settle(t, func() ([]diff.Change, error) {
+		return network.RouteChanges(t.Context(), "tun9", []network.Route{route("10.244.0.0/16", true)})
+	})
+	heard, ended := make(chan struct{}, 100), make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() { ended <- network.Watch(ctx, func() { heard <- struct{}{} }) }()
+	sandboxtest.Until(t, 30*time.Second, "word of a lost route", func() error {
+		sh(t, "ip route replace 10.244.0.0/16 dev tun9 proto 76 metric 1024; ip route del 10.244.0.0/16 proto 76")
+		select {
+		case <-heard:
+			return nil
+		case <-time.After(50 * time.Millisecond):
+			return fmt.Errorf("nothing heard")
+		}
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
