@@ -91,7 +91,7 @@ func rootCommand() *cobra.Command {
 	})
 	node.LogFlags(root.PersistentFlags())
 	root.AddCommand(
-		runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
+		networkCommand(&node), runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
 		engineCommand(&node), envCommand(), versionCommand(), docsCommand(),
 	)
 	return root
