@@ -35,16 +35,18 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	notes, who := open(conf.DataDir, conf.Name), attachmentOf(args)
-	before, beforeErr := notes.read(who)
+	before, err := notes.read(who)
+	again := err == nil
 	if err := notes.write(who, note{Plugin: d.Plugin, NetNS: args.Netns, Config: d.Config}); err != nil {
 		return err
 	}
-	result, err := invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}.run()
+	call := invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}
+	if !again {
+		return call.become()
+	}
+	result, err := call.run()
 	if err != nil {
-		if beforeErr == nil {
-			err = errors.Join(err, notes.write(who, before))
-		}
-		return err
+		return errors.Join(err, notes.write(who, before))
 	}
 	_, err = os.Stdout.Write(result) // in the network's own version, which the delegate was given
 	return err

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 )
 
 // invocation is one start of another plugin. What it leaves out is as in this process:
@@ -40,6 +42,31 @@ func (i invocation) run() ([]byte, error) {
 		return nil, i.refusal(err, stdout.Bytes(), stderr.String())
 	}
 	return stdout.Bytes(), nil
+}
+
+// become replaces this process by the plugin: what it prints, and how it ends, the runtime
+// sees directly. It saves an ADD the wait for a second process (a millisecond and a half of
+// eleven). It returns only if the plugin could not be started.
+func (i invocation) become() error {
+	file, err := i.find()
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("loden-cni", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make standard input of %s: %w", i.Plugin, err)
+	}
+	stdin := os.NewFile(uintptr(fd), "loden-cni")
+	if _, err := stdin.Write(i.Config); err != nil {
+		return fmt.Errorf("write standard input of %s: %w", i.Plugin, err)
+	}
+	if _, err := stdin.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("write standard input of %s: %w", i.Plugin, err)
+	}
+	if err := unix.Dup3(fd, 0, 0); err != nil {
+		return fmt.Errorf("set standard input of %s: %w", i.Plugin, err)
+	}
+	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, append(os.Environ(), i.Env...)))
 }
 
 // find returns the plugin's file.
