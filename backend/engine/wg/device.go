@@ -1,0 +1,205 @@
+package wg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.zx2c4.com/wireguard/ratelimiter"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+)
+
+// Device is one WireGuard interface. It is configured through UAPI only: see Serve and
+// Configure.
+type Device struct {
+	log    zerolog.Logger
+	born   time.Time // one hour before New, so that no moment is zero
+	tunnel tunnel
+	binder binder
+	keeps  bool // the kernel cannot take joined UDP
+
+	self    atomic.Pointer[self]  // nil: no private key
+	sockets atomic.Pointer[bound] // nil: not open
+	linkMTU atomic.Int64          // bytes; 0: unknown
+	routes  routes
+	indices indices
+	staged  budget
+	letters chan letter
+	loaded  atomic.Int64 // moment of the last sign of overload
+	limits  ratelimiter.Ratelimiter
+	counters
+
+	mu      sync.RWMutex // guards what follows, and peer.allowed
+	peers   map[noise.Key]*peer
+	port    uint16 // as configured; 0: any
+	mark    uint32
+	running bool
+
+	closed  chan struct{} // closed when Run ends
+	workers sync.WaitGroup
+}
+
+// self is who this device is: a key pair, and the guard of messages to it, which the clerk
+// alone uses.
+type self struct {
+	identity *noise.Identity
+	guard    *noise.Guard
+}
+
+// counters count what is dropped, for tests and debugging.
+type counters struct {
+	rejected   atomic.Uint64 // handshake messages
+	replayed   atomic.Uint64
+	misrouted  atomic.Uint64 // inner packets from an address that is not the peer's
+	undecoded  atomic.Uint64 // transport messages without a session or authenticity
+	unroutable atomic.Uint64 // packets from the TUN that no peer is configured for
+	cookies    atomic.Uint64 // sent
+}
+
+func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
+	d := &Device{
+		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder,
+		letters: make(chan letter, clerkQueue), peers: map[noise.Key]*peer{}, closed: make(chan struct{}),
+	}
+	return d
+}
+
+// now returns the moment it is.
+func (d *Device) now() moment { return time.Since(d.born) }
+
+func (d *Device) isClosed() bool {
+	select {
+	case <-d.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Run moves packets until ctx ends, which gives nil, or until the TUN device fails. It
+// closes the TUN device and the sockets. Call it once.
+func (d *Device) Run(ctx context.Context) error {
+	d.limits.Init()
+	defer d.limits.Close()
+	d.LinkChanged()
+	if err := d.start(); err != nil {
+		return errors.Join(err, d.tunnel.close())
+	}
+	failed := make(chan error, 1)
+	d.workers.Go(func() { failed <- d.sendLoop() })
+	d.workers.Go(d.clerk)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	d.stop()
+	d.workers.Wait()
+	return err
+}
+
+// start opens the sockets.
+func (d *Device) start() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = true
+	return d.rebind(d.port)
+}
+
+// stop closes everything and ends every conversation.
+func (d *Device) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = false
+	close(d.closed)
+	if err := d.tunnel.close(); err != nil {
+		d.log.Debug().Err(err).Msg("closed TUN device")
+	}
+	d.unbind()
+	for _, p := range d.peers {
+		p.remove()
+	}
+}
+
+// rebind opens sockets on port and closes the ones before. The caller holds d.mu.
+func (d *Device) rebind(port uint16) error {
+	if !d.running {
+		d.port = port
+		return nil
+	}
+	if old := d.sockets.Load(); old != nil && port != 0 && old.port == port {
+		d.port = port
+		return nil
+	}
+	next, err := d.binder.open(port, d.mark)
+	if err != nil {
+		return fmt.Errorf("listen on UDP port %d: %w", port, err)
+	}
+	d.unbind()
+	d.port = next.port
+	d.sockets.Store(&next)
+	for _, s := range next.all() {
+		d.workers.Go(func() { d.receiveLoop(s) })
+	}
+	for _, p := range d.peers {
+		p.unstick()
+	}
+	d.log.Info().Uint16("port", next.port).Msg("listening")
+	return nil
+}
+
+// unbind closes the sockets. The caller holds d.mu.
+func (d *Device) unbind() {
+	if old := d.sockets.Swap(nil); old != nil {
+		for _, s := range old.all() {
+			if err := s.close(); err != nil {
+				d.log.Debug().Err(err).Msg("closed UDP socket")
+			}
+		}
+	}
+}
+
+// send sends messages, each through the socket of its family.
+func (d *Device) send(out []outgoing) {
+	b := d.sockets.Load()
+	if b == nil {
+		return
+	}
+	for len(out) > 0 {
+		v4 := out[0].to.remote.Addr().Is4()
+		n := 1
+		for n < len(out) && out[n].to.remote.Addr().Is4() == v4 {
+			n++
+		}
+		s := b.v6
+		if v4 {
+			s = b.v4
+		}
+		if s != nil {
+			if err := s.send(out[:n]); err != nil {
+				d.log.Debug().Err(err).Msg("sent with errors")
+			}
+		}
+		out = out[n:]
+	}
+}
+
+// peer returns the configured peer with this key, or nil.
+func (d *Device) peer(key noise.Key) *peer {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.peers[key]
+}
+
+// LinkChanged tells the device that its interface may have another MTU, which bounds
+// padding.
+func (d *Device) LinkChanged() {
+	if n, err := d.tunnel.mtu(); err == nil {
+		d.linkMTU.Store(int64(n))
+	}
+}

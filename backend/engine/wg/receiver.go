@@ -1,0 +1,196 @@
+package wg
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+)
+
+const (
+	inboxes   = 8        // datagrams, or trains of them, of one read
+	inboxSize = 64 << 10 // bytes of each
+)
+
+// receiver decrypts what one socket brings. It belongs to one goroutine. It allocates
+// nothing per packet.
+type receiver struct {
+	device *Device
+	in     []incoming
+	merger offload.Merger
+	nonce  [nonceSize]byte
+	now    moment
+	run    run
+}
+
+// run is a row of messages of one session: what is noted once for all of them.
+type run struct {
+	session *session
+	bytes   int
+	data    bool
+	source  netip.Addr // the last inner address that was checked
+}
+
+func newReceiver(d *Device) *receiver {
+	r := &receiver{device: d, in: make([]incoming, inboxes)}
+	for i := range r.in {
+		r.in[i].buf = make([]byte, inboxSize)
+	}
+	r.merger.KeepUDP = d.keeps
+	r.merger.Write = func(pieces [][]byte) {
+		// An error is a packet that the interface does not take, because it is down or too
+		// large for it: dropped, as any router would.
+		_ = d.tunnel.write(pieces)
+	}
+	return r
+}
+
+// receiveLoop carries packets from a socket to the TUN until the socket is closed.
+func (d *Device) receiveLoop(from socket) {
+	r := newReceiver(d)
+	for {
+		n, err := from.receive(r.in)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil {
+			d.log.Debug().Err(err).Msg("received an error") // of an earlier send, by ICMP
+			continue
+		}
+		r.now = d.now()
+		for i := range r.in[:n] {
+			r.train(&r.in[i])
+		}
+		r.endRun()
+		r.merger.Flush()
+	}
+}
+
+// train reads the messages of one received datagram or train.
+func (r *receiver) train(m *incoming) {
+	if m.n == 0 || m.segment <= 0 {
+		return
+	}
+	for at := 0; at < m.n; at += m.segment {
+		r.message(m.buf[at:min(at+m.segment, m.n)], m)
+	}
+}
+
+// message reads one message from outside.
+func (r *receiver) message(msg []byte, m *incoming) {
+	if len(msg) < noise.Overhead {
+		return
+	}
+	switch kind := binary.LittleEndian.Uint32(msg); kind {
+	case noise.TypeTransport:
+		r.transport(msg, m)
+	case noise.TypeInitiation, noise.TypeResponse, noise.TypeCookie:
+		if noise.Well(msg, kind) {
+			l := letter{size: uint8(len(msg)), from: m.from, local: m.local}
+			copy(l.raw[:], msg)
+			r.device.post(l)
+		}
+	}
+}
+
+// transport decrypts one data message or keepalive.
+func (r *receiver) transport(msg []byte, m *incoming) {
+	d := r.device
+	s := r.session(binary.LittleEndian.Uint32(msg[4:]))
+	if s == nil || s.closed.Load() || r.now-s.created >= rejectAfterTime {
+		d.counters.undecoded.Add(1)
+		return
+	}
+	plain, counter, ok := s.open(msg, &r.nonce)
+	if !ok {
+		d.counters.undecoded.Add(1)
+		return
+	}
+	if !s.fresh(counter) {
+		d.counters.replayed.Add(1)
+		return
+	}
+	p := s.peer
+	if p.current.Load() != s {
+		p.confirm(s)
+		if p.staged.Load() {
+			d.post(letter{peer: p})
+		}
+	}
+	p.roam(m.from, m.local)
+	if s != r.run.session {
+		r.endRun()
+		r.run.session = s
+	}
+	r.run.bytes += len(msg)
+	if len(plain) > 0 {
+		r.run.data = true
+		r.inner(p, plain, m.ecn)
+	}
+}
+
+// session finds the session a message is for.
+func (r *receiver) session(index uint32) *session {
+	if s := r.run.session; s != nil && s.local == index {
+		return s
+	}
+	return r.device.indices.lookup(index).session
+}
+
+// inner passes a decrypted packet on if the peer may send it.
+func (r *receiver) inner(p *peer, plain []byte, outer uint8) {
+	from, size := inspect(plain)
+	if size == 0 {
+		r.device.counters.misrouted.Add(1)
+		return
+	}
+	if from != r.run.source {
+		if r.device.routes.lookup(from) != p {
+			r.device.counters.misrouted.Add(1)
+			return
+		}
+		r.run.source = from
+	}
+	pkt := plain[:size] // without the padding
+	if outer == ce && !mark(pkt) {
+		return // congestion that the sender has no ears for: RFC 6040, section 4.2
+	}
+	r.merger.Add(pkt)
+}
+
+// endRun notes what a row of messages means for their peer.
+func (r *receiver) endRun() {
+	s := r.run.session
+	if s == nil {
+		return
+	}
+	p := s.peer
+	p.gotBytes.Add(uint64(r.run.bytes))
+	p.noteReceived(r.now, r.run.data)
+	if s.initiator && r.now-s.created >= rekeyOnReceive && !s.renewing.Swap(true) {
+		p.ask(r.now)
+	}
+	r.run = run{}
+}
+
+// inspect returns the source address and the length in bytes that an IP packet claims, or
+// length 0 when it does not hold together.
+func inspect(pkt []byte) (from netip.Addr, size int) {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		from, size = netip.AddrFrom4([4]byte(pkt[12:16])), int(binary.BigEndian.Uint16(pkt[2:]))
+		if size < 20 {
+			return netip.Addr{}, 0
+		}
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		from, size = netip.AddrFrom16([16]byte(pkt[8:24])), 40+int(binary.BigEndian.Uint16(pkt[4:]))
+	}
+	if size > len(pkt) {
+		return netip.Addr{}, 0
+	}
+	return from, size
+}

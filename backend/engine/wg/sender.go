@@ -1,0 +1,230 @@
+package wg
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+
+	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+)
+
+const (
+	slack     = 16          // bytes behind a packet that padding may use
+	maxPacket = 65535       // bytes
+	arenaSize = 128 << 10   // of sealed messages; one super-packet and more
+	flushAt   = 40 << 10    // a batch is sent at that size: a ping waits for one at most
+	maxUDP    = 65535 - 8   // payload of one IPv6 datagram or of a train of them
+	maxUDPv4  = maxUDP - 20 // the IPv4 header counts
+	maxTrain  = 64          // datagrams of one send: UDP_MAX_SEGMENTS before Linux 6.9
+	maxBatch  = 64          // trains of one batch
+	lookBack  = 16          // trains that are searched for one that may grow
+)
+
+// sender encrypts packets and sends them, one batch after the other. It belongs to one
+// goroutine. It allocates nothing per packet.
+type sender struct {
+	device *Device
+	split  offload.Split
+	buf    []byte // one packet as read
+	arena  []byte // sealed messages, one behind the other
+	out    []outgoing
+	nonce  [nonceSize]byte
+	spare  [slack]byte // what padding overwrites for a moment
+}
+
+func newSender(d *Device) *sender {
+	return &sender{
+		device: d,
+		arena:  make([]byte, 0, arenaSize),
+		out:    make([]outgoing, 0, maxBatch),
+	}
+}
+
+// sendLoop carries packets from the TUN to the peers until the TUN is closed.
+func (d *Device) sendLoop() error {
+	s := newSender(d)
+	s.buf = make([]byte, offload.HeaderSize+maxPacket+slack)
+	room := s.buf[:offload.HeaderSize+maxPacket]
+	for {
+		n, err := d.tunnel.read(room)
+		for err == nil && n > 0 {
+			s.packet(s.buf[:n])
+			n, err = d.tunnel.tryRead(room)
+		}
+		s.flush()
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// packet sends one packet as the TUN gave it: virtio header first, slack bytes of capacity
+// behind it. It is overwritten.
+func (s *sender) packet(b []byte) {
+	d := s.device
+	if len(b) < offload.HeaderSize {
+		return
+	}
+	pkt := b[offload.HeaderSize:]
+	p := d.routes.lookup(destination(pkt))
+	if p == nil {
+		d.counters.unroutable.Add(1)
+		return
+	}
+	now := d.now()
+	current := p.current.Load()
+	if current == nil || !current.usable(now) {
+		p.keep(b)
+		return
+	}
+	if p.staged.Load() {
+		s.unstage(p)
+	}
+	s.seal(p, current, b, now)
+}
+
+// unstage sends what waited for a session.
+func (s *sender) unstage(p *peer) {
+	now := s.device.now()
+	current := p.current.Load()
+	if current == nil || !current.usable(now) {
+		return
+	}
+	for _, b := range p.kept() {
+		s.seal(p, current, b, now)
+	}
+	s.flush()
+}
+
+// seal cuts a packet, encrypts the pieces and appends them to the batch.
+func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
+	pkt := b[offload.HeaderSize:]
+	if err := s.split.Reset(offload.Decode(b), pkt); err != nil {
+		return // the kernel contradicts itself: nothing can be done with it
+	}
+	counter, ok := with.reserve(s.split.Count())
+	if !ok {
+		p.ask(now)
+		return
+	}
+	ecn := congestion(pkt)
+	mtu := int(s.device.linkMTU.Load())
+	for seg, more := s.split.Next(); more; seg, more = s.split.Next() {
+		if len(s.arena)+len(seg)+slack+noise.Overhead > cap(s.arena) {
+			s.flush()
+		}
+		s.append(p, s.sealOne(with, counter, seg, mtu), ecn)
+		counter++
+	}
+	if with.aged(now) {
+		p.ask(now)
+	}
+	if len(s.arena) >= flushAt {
+		s.flush()
+	}
+}
+
+// sealOne encrypts one packet into the arena. Padding (section 5.4.6) borrows the bytes
+// behind the packet: they may be the payload of the next one.
+func (s *sender) sealOne(with *session, counter uint64, seg []byte, mtu int) []byte {
+	pad := -len(seg) & 15
+	if len(seg)+pad > mtu {
+		pad = max(0, mtu-len(seg)) // never beyond the MTU: the outer packet would not fit
+	}
+	padded := seg[:len(seg)+pad]
+	tail := padded[len(seg):]
+	copy(s.spare[:], tail)
+	clear(tail)
+	from := len(s.arena)
+	s.arena = with.seal(s.arena, counter, &s.nonce, padded)
+	copy(tail, s.spare[:])
+	return s.arena[from:]
+}
+
+// append adds one sealed message to the batch: to the train of its peer where it fits.
+func (s *sender) append(p *peer, msg []byte, ecn uint8) {
+	for i := len(s.out) - 1; i >= 0 && i >= len(s.out)-lookBack; i-- {
+		if t := &s.out[i]; t.peer == p {
+			if t.take(msg, ecn) {
+				return
+			}
+			break
+		}
+	}
+	to := p.to.Load()
+	if to == nil {
+		return
+	}
+	if len(s.out) == maxBatch {
+		s.send()
+	}
+	s.out = s.out[:len(s.out)+1]
+	t := &s.out[len(s.out)-1]
+	*t = outgoing{peer: p, to: to, pieces: append(t.pieces[:0], msg), segment: len(msg), size: len(msg), count: 1, ecn: ecn}
+}
+
+// take appends a message to the train if it may: all but the last are of equal size.
+func (t *outgoing) take(msg []byte, ecn uint8) bool {
+	limit := maxUDP
+	if t.to.remote.Addr().Is4() {
+		limit = maxUDPv4
+	}
+	if t.closed || t.ecn != ecn || len(msg) > t.segment || t.count == maxTrain || t.size+len(msg) > limit {
+		return false
+	}
+	last := t.pieces[len(t.pieces)-1]
+	if cap(last)-len(last) >= len(msg) && &last[:len(last)+1][len(last)] == &msg[0] {
+		t.pieces[len(t.pieces)-1] = last[:len(last)+len(msg)] // right behind: one piece
+	} else {
+		t.pieces = append(t.pieces, msg)
+	}
+	t.size += len(msg)
+	t.count++
+	t.closed = len(msg) < t.segment
+	return true
+}
+
+// flush sends the batch and empties the arena.
+func (s *sender) flush() {
+	s.send()
+	s.arena = s.arena[:0]
+}
+
+// send sends the trains there are. What they point to stays in the arena.
+func (s *sender) send() {
+	if len(s.out) == 0 {
+		return
+	}
+	s.device.send(s.out)
+	now := s.device.now()
+	for i := range s.out {
+		t := &s.out[i]
+		t.peer.sentBytes.Add(uint64(t.size))
+		t.peer.noteSent(now, true)
+	}
+	s.out = s.out[:0]
+}
+
+// destination returns where an IP packet goes, or the zero Addr.
+func destination(pkt []byte) netip.Addr {
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(pkt[16:20]))
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(pkt[24:40]))
+	}
+	return netip.Addr{}
+}
+
+// congestion returns the two ECN bits of an IP packet: RFC 3168, RFC 6040.
+func congestion(pkt []byte) uint8 {
+	if pkt[0]>>4 == 4 {
+		return pkt[1] & 3
+	}
+	return uint8(binary.BigEndian.Uint16(pkt)>>4) & 3
+}

@@ -1,0 +1,87 @@
+package wg
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/replay"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+)
+
+const nonceSize = 12
+
+// session is a pair of transport keys: what a finished handshake leaves.
+type session struct {
+	peer      *peer
+	initiator bool // this side began; it alone renews by time
+	created   moment
+	local     uint32 // index in messages to us
+	remote    uint32 // index in messages to the peer
+
+	send, receive cipher.AEAD
+	counter       atomic.Uint64 // of messages sent
+	renewing      atomic.Bool   // receiving has asked for a successor
+	closed        atomic.Bool
+
+	mu     sync.Mutex // guards window
+	window replay.Filter
+}
+
+// newSession takes the keys and wipes them. What the ciphers hold is left to the collector.
+func newSession(p *peer, keys *noise.Keys, local uint32, initiator bool, now moment) *session {
+	s := &session{
+		peer: p, initiator: initiator, created: now, local: local, remote: keys.Remote,
+		send: noise.NewAEAD(keys.Send), receive: noise.NewAEAD(keys.Receive),
+	}
+	keys.Wipe()
+	return s
+}
+
+// usable reports whether s may still encrypt or decrypt: section 6.1.
+func (s *session) usable(now moment) bool {
+	return !s.closed.Load() && now-s.created < rejectAfterTime && s.counter.Load() < rejectAfterMessages
+}
+
+// reserve takes n message counters and returns the first, or false when they are used up.
+func (s *session) reserve(n int) (uint64, bool) {
+	last := s.counter.Add(uint64(n))
+	if last >= rejectAfterMessages || last < uint64(n) {
+		s.counter.Store(rejectAfterMessages) // and stay there: a counter never wraps
+		return 0, false
+	}
+	return last - uint64(n), true
+}
+
+// aged reports whether sending should bring about a new session: section 6.2.
+func (s *session) aged(now moment) bool {
+	return s.counter.Load() > rekeyAfterMessages || (s.initiator && now-s.created >= rekeyAfterTime)
+}
+
+// seal appends to dst the transport message of plaintext, which is already padded.
+func (s *session) seal(dst []byte, counter uint64, nonce *[nonceSize]byte, plaintext []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, noise.TypeTransport)
+	dst = binary.LittleEndian.AppendUint32(dst, s.remote)
+	dst = binary.LittleEndian.AppendUint64(dst, counter)
+	binary.LittleEndian.PutUint64(nonce[4:], counter)
+	return s.send.Seal(dst, nonce[:], plaintext, nil)
+}
+
+// open decrypts a transport message in place and returns its counter. The message may
+// still be a replay: see fresh.
+func (s *session) open(msg []byte, nonce *[nonceSize]byte) (plain []byte, counter uint64, ok bool) {
+	counter = binary.LittleEndian.Uint64(msg[8:])
+	copy(nonce[4:], msg[8:16])
+	body := msg[noise.HeaderSize:]
+	plain, err := s.receive.Open(body[:0], nonce[:], body, nil)
+	return plain, counter, err == nil
+}
+
+// fresh reports whether an authentic counter comes for the first time: section 5.4.6.
+func (s *session) fresh(counter uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.ValidateCounter(counter, rejectAfterMessages)
+}

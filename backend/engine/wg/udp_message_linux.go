@@ -1,0 +1,252 @@
+package wg
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// controlSize is room for the ancillary data of one message, in bytes: a segment size, a
+// traffic class and a packet info need 24 + 24 + 40.
+const controlSize = 128
+
+// inbox is the memory of one recvmmsg, prepared once.
+type inbox struct {
+	v6      bool
+	headers []mmsghdr
+	vectors [inboxes]unix.Iovec
+	names   [inboxes]unix.RawSockaddrInet6 // large enough for both families
+	control [inboxes][controlSize]byte
+	n       int
+	err     error
+	readFn  func(uintptr) bool
+}
+
+func (b *inbox) init(v6 bool) {
+	b.v6 = v6
+	b.headers = make([]mmsghdr, inboxes)
+	b.readFn = b.readNow
+}
+
+// begin points the headers at the buffers of in.
+func (b *inbox) begin(in []incoming) {
+	b.headers = b.headers[:min(len(in), inboxes)]
+	for i := range b.headers {
+		h := &b.headers[i]
+		b.vectors[i].Base = &in[i].buf[0]
+		b.vectors[i].SetLen(len(in[i].buf))
+		h.Iov, h.Iovlen = &b.vectors[i], 1
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), unix.SizeofSockaddrInet6
+		h.Control = &b.control[i][0]
+		h.SetControllen(controlSize)
+		h.Flags, h.len = 0, 0
+	}
+}
+
+func (b *inbox) readNow(fd uintptr) bool {
+	for {
+		b.n, b.err = recvmmsg(fd, b.headers)
+		switch {
+		case errors.Is(b.err, unix.EINTR):
+		case errors.Is(b.err, unix.EAGAIN):
+			b.err = nil
+			return false
+		default:
+			return true
+		}
+	}
+}
+
+// finish reads what came with message i.
+func (b *inbox) finish(i int, m *incoming) {
+	h := &b.headers[i]
+	m.n, m.ecn, m.local = int(h.len), 0, netip.Addr{}
+	m.segment = m.n
+	if h.Flags&unix.MSG_TRUNC != 0 {
+		m.n = 0 // larger than anything of ours
+	}
+	m.from = sockaddr(&b.names[i])
+	rest := b.control[i][:h.Controllen]
+	for len(rest) >= unix.SizeofCmsghdr {
+		c := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
+		size := int(c.Len)
+		if size < unix.SizeofCmsghdr || size > len(rest) {
+			return
+		}
+		m.ancillary(c.Level, c.Type, rest[unix.CmsgLen(0):size])
+		rest = rest[min(len(rest), unix.CmsgSpace(size-unix.CmsgLen(0))):]
+	}
+}
+
+// ancillary reads one control message.
+func (m *incoming) ancillary(level, kind int32, data []byte) {
+	switch {
+	case level == unix.IPPROTO_UDP && kind == unix.UDP_GRO && len(data) >= 4:
+		m.segment = int(binary.NativeEndian.Uint32(data))
+	case level == unix.IPPROTO_IP && kind == unix.IP_TOS && len(data) >= 1:
+		m.ecn = data[0] & 3
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
+		m.ecn = uint8(binary.NativeEndian.Uint32(data)) & 3
+	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		m.local = netip.AddrFrom4([4]byte(data[8:12]))
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		m.local = netip.AddrFrom16([16]byte(data[:16]))
+	}
+}
+
+// sockaddr returns the address in a struct sockaddr_in or sockaddr_in6.
+func sockaddr(name *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	if name.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
+	}
+	a := netip.AddrFrom16(name.Addr)
+	if name.Scope_id != 0 && a.IsLinkLocalUnicast() {
+		a = a.WithZone(strconv.FormatUint(uint64(name.Scope_id), 10))
+	}
+	return netip.AddrPortFrom(a, port)
+}
+
+// outbox is the memory of one sendmmsg.
+type outbox struct {
+	v6      bool
+	headers [maxBatch]mmsghdr
+	names   [maxBatch]unix.RawSockaddrInet6
+	control [maxBatch][controlSize]byte
+	vectors []unix.Iovec
+	todo    []mmsghdr
+	n       int
+	err     error
+	writeFn func(uintptr) bool
+}
+
+func (b *outbox) init(s *udpSocket) {
+	b.v6 = s.v6
+	b.writeFn = b.writeNow
+}
+
+// send sends at most maxBatch messages and returns how many went out; the error is that of
+// the next one. It waits while the socket's buffer is full.
+func (b *outbox) send(s *udpSocket, out []outgoing) (int, error) {
+	total := 0
+	for i := range out {
+		total += len(out[i].pieces)
+	}
+	if cap(b.vectors) < total { // before the first pointer into it
+		b.vectors = make([]unix.Iovec, 0, 2*total)
+	}
+	b.vectors = b.vectors[:0]
+	for i := range out {
+		b.prepare(i, &out[i])
+	}
+	sent := 0
+	for sent < len(out) {
+		b.todo = b.headers[sent:len(out)]
+		if err := s.raw.Write(b.writeFn); err != nil {
+			return sent, err
+		}
+		if b.err != nil {
+			return sent, b.err
+		}
+		sent += b.n
+	}
+	return sent, nil
+}
+
+func (b *outbox) writeNow(fd uintptr) bool {
+	for {
+		b.n, b.err = sendmmsg(fd, b.todo)
+		switch {
+		case errors.Is(b.err, unix.EINTR):
+		case errors.Is(b.err, unix.EAGAIN):
+			b.err = nil
+			return false
+		default:
+			return true
+		}
+	}
+}
+
+// prepare writes header i.
+func (b *outbox) prepare(i int, m *outgoing) {
+	h := &b.headers[i]
+	from := len(b.vectors)
+	for _, p := range m.pieces {
+		v := unix.Iovec{Base: &p[0]}
+		v.SetLen(len(p))
+		b.vectors = append(b.vectors, v)
+	}
+	h.Iov = &b.vectors[from]
+	h.SetIovlen(len(m.pieces))
+	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), putSockaddr(&b.names[i], m.to.remote)
+	control := b.ancillary(b.control[i][:0], m)
+	h.Control = nil
+	if len(control) > 0 {
+		h.Control = &control[0]
+	}
+	h.SetControllen(len(control))
+	h.Flags, h.len = 0, 0
+}
+
+// ancillary appends the control messages of m.
+func (b *outbox) ancillary(c []byte, m *outgoing) []byte {
+	level, class := int32(unix.IPPROTO_IP), int32(unix.IP_TOS)
+	if b.v6 {
+		level, class = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
+	if m.count > 1 {
+		var data []byte
+		c, data = appendControl(c, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
+		binary.NativeEndian.PutUint16(data, uint16(m.segment))
+	}
+	if m.ecn != 0 {
+		var data []byte
+		c, data = appendControl(c, level, class, 4)
+		binary.NativeEndian.PutUint32(data, uint32(m.ecn))
+	}
+	if a := m.to.local; a.IsValid() {
+		var data []byte
+		if b.v6 {
+			c, data = appendControl(c, level, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+			from := a.As16()
+			copy(data, from[:])
+		} else {
+			c, data = appendControl(c, level, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+			from := a.As4()
+			copy(data[4:], from[:]) // ipi_spec_dst: ip(7)
+		}
+	}
+	return c
+}
+
+// appendControl appends a control message of size bytes and returns its data, zeroed.
+func appendControl(c []byte, level, kind int32, size int) (all, data []byte) {
+	from := len(c)
+	c = c[:from+unix.CmsgSpace(size)]
+	clear(c[from:])
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c[from]))
+	h.Level, h.Type = level, kind
+	h.SetLen(unix.CmsgLen(size))
+	return c, c[from+unix.CmsgLen(0):][:size]
+}
+
+// putSockaddr writes an address as the kernel wants it and returns its size in bytes.
+func putSockaddr(name *unix.RawSockaddrInet6, to netip.AddrPort) uint32 {
+	*name = unix.RawSockaddrInet6{}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&name.Port))[:], to.Port())
+	if to.Addr().Is4() {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		v4.Family, v4.Addr = unix.AF_INET, to.Addr().As4()
+		return unix.SizeofSockaddrInet4
+	}
+	name.Family, name.Addr = unix.AF_INET6, to.Addr().As16()
+	if scope, err := strconv.ParseUint(to.Addr().Zone(), 10, 32); err == nil {
+		name.Scope_id = uint32(scope)
+	}
+	return unix.SizeofSockaddrInet6
+}
