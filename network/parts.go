@@ -8,7 +8,6 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/diff"
-	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
 )
 
@@ -19,7 +18,7 @@ type Options struct {
 	Device     *backend.Device
 	Key        backend.PrivateKey
 	Firewall   *firewall.Firewall
-	Look       func() (opt.Dual[Uplink], error) // chooses the uplinks anew, on every pass
+	Look       func() (Outlook, error) // looks at the machine anew, on every pass
 	Self       Self
 	Promises   []Part       // what comes after subnet.env: the CNI configuration
 	Passed     func(Status) // called after every pass with what it saw; must not block

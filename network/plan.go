@@ -20,9 +20,9 @@ import (
 type Inputs struct {
 	Network config.Network
 	Self    Self
-	Uplinks opt.Dual[Uplink]
-	Lease   opt.Option[subnet.Lease] // this node's own; without it there is nothing to set up
-	Leases  []subnet.Lease           // everybody's, this node's among them or not
+	Outlook
+	Lease  opt.Option[subnet.Lease] // this node's own; without it there is nothing to set up
+	Leases []subnet.Lease           // everybody's, this node's among them or not
 }
 
 // Self is what a node knows of itself without asking anybody.
@@ -155,12 +155,8 @@ func commonEndpoint(mine opt.Dual[Uplink], theirs opt.Dual[netip.AddrPort]) (net
 
 // rules applies the operator's policy to the scopes and to the uplinks of the moment.
 func rules(in Inputs, scopes opt.Dual[firewall.Scope]) firewall.Config {
-	var names []string
-	for _, u := range in.Uplinks.All() {
-		names = append(names, u.Name)
-	}
 	policy := in.Self.Policy
-	policy.Uplinks = firewall.NewNames(names...)
+	policy.Uplinks = in.Exits
 	return policy.Config(in.Self.Interface, scopes)
 }
 

@@ -65,9 +65,12 @@ func inputs(t failer, doc string, size int) network.Inputs {
 		Network: document(t, doc),
 		Self: network.Self{Name: "n1", Key: key(1), Interface: "loden0",
 			Policy: firewall.Policy{Masq: true, Forward: true, Guard: firewall.Enforce}},
-		Uplinks: opt.Dual[network.Uplink]{
-			V4: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("192.0.2.1"), Public: netip.MustParseAddr("192.0.2.1")}),
-			V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1"), RA: true}),
+		Outlook: network.Outlook{
+			Uplinks: opt.Dual[network.Uplink]{
+				V4: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("192.0.2.1"), Public: netip.MustParseAddr("192.0.2.1")}),
+				V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1"), RA: true}),
+			},
+			Exits: firewall.NewNames("eth0", "eth1"),
 		},
 		Lease: opt.Some(node(1)),
 	}
@@ -115,8 +118,8 @@ route fd44::/48 unreachable
 route fd44::/48 through the tunnel
 masquerade IPv4 10.244.0.0/16 10.244.1.0/24
 masquerade IPv6 fd44::/48 fd44:0:0:1::/64
-guard IPv4 10.244.0.0/16 10.244.1.0/24 but loden0, uplinks eth0
-guard IPv6 fd44::/48 fd44:0:0:1::/64 but loden0, uplinks eth0
+guard IPv4 10.244.0.0/16 10.244.1.0/24 but loden0, uplinks eth0 eth1
+guard IPv6 fd44::/48 fd44:0:0:1::/64 but loden0, uplinks eth0 eth1
 sysctl net/ipv4/ip_forward=1
 sysctl net/ipv6/conf/eth0/accept_ra=2
 sysctl net/ipv6/conf/all/forwarding=1

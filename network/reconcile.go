@@ -12,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/loden-net/loden/config/diff"
-	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -31,7 +30,7 @@ type Part struct {
 type Reconciler struct {
 	log    zerolog.Logger
 	parts  []Part // in dependency order; teardown runs them backwards
-	look   func() (opt.Dual[Uplink], error)
+	look   func() (Outlook, error)
 	wake   chan struct{} // holds at most one pending wake-up
 	passed func(Status)
 	status atomic.Pointer[Status]
@@ -115,11 +114,11 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	if !known { // nothing to set up yet, and nothing to be torn down
 		return nil
 	}
-	uplinks, lookErr := r.look()
-	if lookErr == nil && uplinks != in.Uplinks {
-		in.Uplinks = uplinks
+	outlook, lookErr := r.look()
+	if lookErr == nil { // otherwise the last one stands
+		in.Outlook = outlook
 		r.mu.Lock()
-		r.in.Uplinks = uplinks
+		r.in.Outlook = outlook
 		r.mu.Unlock()
 	}
 	want, problems := Plan(in)

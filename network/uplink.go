@@ -11,6 +11,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/firewall"
 )
 
 // Uplink is how this node reaches the underlay in one family.
@@ -60,6 +61,26 @@ type Reach struct {
 
 // errNoUplink is returned with what to do about it.
 var errNoUplink = errors.New("no uplink: this machine has no default route with a usable address; name the interface with --iface")
+
+// Outlook is how this node sees the world outside it. It is comparable with ==.
+type Outlook struct {
+	Uplinks opt.Dual[Uplink]
+	Exits   firewall.Names // every interface that leads off the node, the uplinks' among them
+}
+
+// Survey chooses the uplinks and names every other interface that leads off the node as
+// well: those with a default route.
+func Survey(n *config.Node, view View) (Outlook, error) {
+	up, err := Uplinks(n, view)
+	var names []string
+	for _, u := range up.All() {
+		names = append(names, u.Name)
+	}
+	for _, r := range view.Routes {
+		names = append(names, r.Link)
+	}
+	return Outlook{Uplinks: up, Exits: firewall.NewNames(names...)}, err
+}
 
 // Uplinks chooses the uplink of each family in flannel's order: every --iface, every
 // --iface-regex, --iface-can-reach; without any of them the interface that holds

@@ -106,3 +106,10 @@ func TestRouterAdvertisementIsRemembered(t *testing.T) {
 		t.Errorf("got RA %v for IPv4, %v for IPv6", v4.RA, v6.RA)
 	}
 }
+
+func TestSurveyNamesEveryInterfaceThatLeadsOffTheNode(t *testing.T) {
+	out, err := network.Survey(&config.Node{Ifaces: []string{"lab"}}, machine())
+	if err != nil || out.Exits.String() != "eth0 eth1 lab" {
+		t.Errorf("got %q, %v", out.Exits, err)
+	}
+}

@@ -23,7 +23,7 @@ import (
 // cache stands between the store and the reconciler: it holds back sudden mass removals,
 // and keeps on disk what a node needs to start while etcd is away.
 type cache struct {
-	path       string
+	stateDir   string
 	reconciler *network.Reconciler
 	log        zerolog.Logger
 	changed    chan struct{} // holds one wake-up of run
@@ -39,7 +39,7 @@ type cache struct {
 
 func newCache(node *config.Node, r *network.Reconciler, log zerolog.Logger) *cache {
 	return &cache{
-		path: filepath.Join(node.StateDir, "leases.json"), reconciler: r, log: log,
+		stateDir: node.StateDir, reconciler: r, log: log,
 		changed: make(chan struct{}, 1), guard: subnet.StartGuard(node.RemovalHold, nil),
 	}
 }
@@ -47,7 +47,7 @@ func newCache(node *config.Node, r *network.Reconciler, log zerolog.Logger) *cac
 // start takes over what an earlier run left on disk, if it is of this node. The reconciler
 // then works from it until the store answers.
 func (c *cache) start(name string, key wgtypes.Key) {
-	saved, n, err := c.load(name, key)
+	saved, n, err := loadSaved(c.stateDir, name, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -64,22 +64,26 @@ func (c *cache) start(name string, key wgtypes.Key) {
 	c.reconciler.Offer(saved.Snapshot)
 }
 
-// load reads the file and checks it as anything from outside.
-func (c *cache) load(name string, key wgtypes.Key) (subnet.Saved, config.Network, error) {
-	data, err := os.ReadFile(c.path)
+// savedPath returns the file of the leases on disk.
+func savedPath(stateDir string) string { return filepath.Join(stateDir, "leases.json") }
+
+// loadSaved reads the leases on disk and checks them as anything from outside. They must be
+// of the node with this name and key.
+func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Network, error) {
+	data, err := os.ReadFile(savedPath(stateDir))
 	if err != nil {
 		return subnet.Saved{}, config.Network{}, err
 	}
 	saved, err := subnet.DecodeSaved(data)
 	if err != nil {
-		return saved, config.Network{}, fmt.Errorf("%s: %w", c.path, err)
+		return saved, config.Network{}, fmt.Errorf("%s: %w", savedPath(stateDir), err)
 	}
 	if saved.Self.Node != name || saved.Self.Key != key {
-		return saved, config.Network{}, fmt.Errorf("%s is of node %q with another name or key", c.path, saved.Self.Node)
+		return saved, config.Network{}, fmt.Errorf("%s is of node %q, or of another key", savedPath(stateDir), saved.Self.Node)
 	}
 	n, err := config.ParseNetwork(saved.Document)
 	if err != nil {
-		return saved, n, fmt.Errorf("%s: %w", c.path, err)
+		return saved, n, fmt.Errorf("%s: %w", savedPath(stateDir), err)
 	}
 	return saved, n, nil
 }
@@ -207,7 +211,7 @@ func (c *cache) save() error {
 		return nil
 	}
 	saved.At, saved.Snapshot.Revision = c.at, s.Revision
-	if err := config.WriteFile(c.path, saved.Encode(), 0o600, 0o700); err != nil {
+	if err := config.WriteFile(savedPath(c.stateDir), saved.Encode(), 0o600, 0o700); err != nil {
 		return err
 	}
 	c.written = content

@@ -122,9 +122,9 @@ func checkPrivilege() finding {
 
 func (h *host) checkUplinks() finding {
 	var err error
-	h.uplinks, err = h.look()
+	h.outlook, err = h.look()
 	detail := ""
-	for f, u := range h.uplinks.All() {
+	for f, u := range h.outlook.Uplinks.All() {
 		detail += fmt.Sprintf("%s %s on %s (MTU %d)  ", f, u.Public, u.Name, u.MTU)
 	}
 	return found("uplink", detail, err)
@@ -181,18 +181,18 @@ func checkStore(ctx context.Context, node *config.Node, log zerolog.Logger) (opt
 
 // checkNetwork holds the network document against this host.
 func (h *host) checkNetwork(ctx context.Context, n config.Network) []finding {
-	in := network.Inputs{Network: n, Self: h.self(), Uplinks: h.uplinks}
+	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
 	mtu := network.MTU(in)
 	out := []finding{{"MTU", good, fmt.Sprintf("%d bytes in the tunnel", mtu)}}
 	if mtu < 1280 && n.Ranges.V6.Present() {
 		out[0] = finding{"MTU", bad, fmt.Sprintf("%d bytes in the tunnel, and IPv6 needs 1280 (RFC 8200): raise the uplink's MTU", mtu)}
 	}
-	for f, u := range h.uplinks.All() {
+	for f, u := range h.outlook.Uplinks.All() {
 		if r, ok := n.Ranges.Of(f).Get(); ok && r.Network.Contains(u.Address) {
 			out = append(out, finding{"overlay", bad, fmt.Sprintf("the uplink's address %s lies in the overlay %s: choose another network", u.Address, r.Network)})
 		}
 	}
-	if h.device == nil || h.uplinks.IsZero() {
+	if h.device == nil || h.outlook.Uplinks.IsZero() {
 		return out
 	}
 	_, err := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: mtu, Addresses: opt.Dual[netip.Addr]{}}))

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
@@ -140,7 +139,8 @@ func (d *nodeDaemon) keepLease(ctx context.Context) error {
 	return nil
 }
 
-// firstNetwork waits for a network document that works on this host.
+// firstNetwork waits for a network document that works on this host: the port, which only
+// the document may say, can belong to another program.
 func (d *nodeDaemon) firstNetwork(ctx context.Context) (config.Network, error) {
 	select {
 	case <-ctx.Done():
@@ -148,16 +148,8 @@ func (d *nodeDaemon) firstNetwork(ctx context.Context) (config.Network, error) {
 	case err := <-d.fatal:
 		return config.Network{}, err
 	case n := <-d.networks:
-		return n, d.possible(ctx, n)
+		return n, d.host.possible(ctx, n)
 	}
-}
-
-// possible asks, before a lease is taken, whether the interface can be made for n at all:
-// the port may belong to another program.
-func (d *nodeDaemon) possible(ctx context.Context, n config.Network) error {
-	in := network.Inputs{Network: n, Self: d.host.self(), Uplinks: d.host.uplinks}
-	_, err := d.host.device.Changes(ctx, d.host.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
-	return err
 }
 
 // acquire takes a lease for n with what this node announces now, and hands it to the
@@ -186,7 +178,7 @@ func (d *nodeDaemon) announcing(n config.Network) network.Inputs {
 	in := d.reconciler.Inputs()
 	in.Network = n
 	if in.Uplinks.IsZero() {
-		in.Uplinks = d.host.uplinks
+		in.Outlook = d.host.outlook
 	}
 	return in
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/subnet/etcd"
 )
@@ -44,7 +45,7 @@ func downCommand(node *config.Node) *cobra.Command {
 // down applies the zero State and releases the lease. The host is cleared even when etcd
 // is away; the error then says that the lease stays.
 func down(ctx context.Context, node *config.Node, log zerolog.Logger, keepLease bool) error {
-	h, err := openTools(ctx, node, log)
+	h, err := openTools(ctx, node, opt.None[config.Network](), log)
 	if err != nil {
 		return err
 	}

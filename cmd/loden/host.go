@@ -24,22 +24,20 @@ type host struct {
 	log      zerolog.Logger
 	device   *backend.Device
 	firewall *firewall.Firewall
-	uplinks  opt.Dual[network.Uplink]
+	outlook  network.Outlook
 	key      backend.PrivateKey
 	cni      cniInstall
 }
 
-// openHost checks the settings and looks at the machine. It changes nothing. The caller
-// closes it; interface and rules outlive it.
-func openHost(ctx context.Context, node *config.Node, log zerolog.Logger) (*host, error) {
-	if err := node.Validate(); err != nil {
-		return nil, usageError(err)
-	}
-	h, err := openTools(ctx, node, log)
+// openHost opens what lists and changes this machine, and chooses its uplinks. It changes
+// nothing. n is the network document as far as it is known. The caller closes the host;
+// interface and rules outlive it.
+func openHost(ctx context.Context, node *config.Node, n opt.Option[config.Network], log zerolog.Logger) (*host, error) {
+	h, err := openTools(ctx, node, n, log)
 	if err != nil {
 		return nil, err
 	}
-	if h.uplinks, err = h.look(); err != nil {
+	if h.outlook, err = h.look(); err != nil {
 		h.close()
 		return nil, err
 	}
@@ -47,7 +45,7 @@ func openHost(ctx context.Context, node *config.Node, log zerolog.Logger) (*host
 }
 
 // openTools opens what lists and changes this machine, and asks nothing else of it.
-func openTools(ctx context.Context, node *config.Node, log zerolog.Logger) (*host, error) {
+func openTools(ctx context.Context, node *config.Node, n opt.Option[config.Network], log zerolog.Logger) (*host, error) {
 	h := &host{node: node, log: log}
 	var err error
 	if h.cni, err = newCNI(node); err != nil {
@@ -57,7 +55,9 @@ func openTools(ctx context.Context, node *config.Node, log zerolog.Logger) (*hos
 	if err != nil {
 		return nil, err
 	}
-	h.firewall, err = firewall.Open(ctx, firewall.Options{Backend: node.Firewall, Log: log})
+	h.firewall, err = firewall.Open(ctx, firewall.Options{
+		Backend: node.Firewall, PreferNFTables: n.Or(config.Network{}).NFTables, Log: log,
+	})
 	if err != nil {
 		return nil, errors.Join(err, h.device.Close())
 	}
@@ -72,25 +72,36 @@ func (h *host) close() {
 }
 
 // look chooses the uplinks from what the machine has now.
-func (h *host) look() (opt.Dual[network.Uplink], error) {
+func (h *host) look() (network.Outlook, error) {
 	reach := opt.None[netip.Addr]()
 	if a, err := netip.ParseAddr(h.node.IfaceCanReach); err == nil {
 		reach = opt.Some(a)
 	}
 	view, err := network.Look(h.node.Interface, reach)
 	if err != nil {
-		return opt.Dual[network.Uplink]{}, err
+		return network.Outlook{}, err
 	}
-	return network.Uplinks(h.node, view)
+	return network.Survey(h.node, view)
 }
 
-// preflight finds, before anything changes, what would stop the node from working.
-func (h *host) preflight(ctx context.Context) error {
+// preflight finds, before anything changes, what would stop the node from working: no way
+// to make the interface, an unreadable key, or a port that belongs to another program.
+func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) error {
 	if err := h.device.Check(ctx); err != nil {
 		return err
 	}
-	if _, err := backend.ReadKey(h.node.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	key, err := backend.ReadKey(h.node.StateDir)
+	if errors.Is(err, fs.ErrNotExist) { // run will make one; any will do here
+		key, err = backend.NewKey()
+	}
+	if err != nil {
 		return err
+	}
+	h.key = key
+	if n, ok := known.Get(); ok {
+		if err := h.possible(ctx, n); err != nil {
+			return err
+		}
 	}
 	if h.node.ListenAddress == "" {
 		return nil
@@ -100,6 +111,13 @@ func (h *host) preflight(ctx context.Context) error {
 		return fmt.Errorf("listen on --listen-address %s: %w: choose a free one", h.node.ListenAddress, err)
 	}
 	return l.Close()
+}
+
+// possible asks whether the interface can be made for a network at all.
+func (h *host) possible(ctx context.Context, n config.Network) error {
+	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
+	_, err := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
+	return err
 }
 
 // self returns what the node knows of itself.

@@ -26,7 +26,7 @@ var (
 	metricReady    = metric("loden_ready", "1 when the lease is held and the data path is in place.")
 	metricStore    = metric("loden_store_up", "1 when etcd answers.")
 	metricSince    = metric("loden_store_since_timestamp_seconds", "Since when etcd answers, or does not.")
-	metricSnapshot = metric("loden_snapshot_age_seconds", "Age of the snapshot of all leases that the peers come from.")
+	metricSnapshot = metric("loden_snapshot_age_seconds", "How long the leases that the peers come from have been out of date at most; 0 while etcd answers.")
 	metricPeers    = metric("loden_peers", "Peers, by whether they shook hands in the last 3 minutes.", "state")
 	metricHeld     = metric("loden_held_leases", "Leases that vanished with many others and are held as peers.")
 	metricProblems = metric("loden_problems", "Leases and entries in the store that are not used.")
@@ -68,9 +68,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(metricSince, unixSeconds(rep.Store.Since))
 	gauge(metricHeld, float64(len(rep.Store.Held)))
 	gauge(metricProblems, float64(len(rep.Problems)))
-	if !rep.Store.Snapshot.IsZero() {
-		gauge(metricSnapshot, time.Since(rep.Store.Snapshot).Seconds())
-	}
+	gauge(metricSnapshot, rep.Store.age(time.Now()).Seconds())
 	count(metricPasses, float64(rep.Passes.Total-rep.Passes.Failed), "complete")
 	count(metricPasses, float64(rep.Passes.Failed), "incomplete")
 	for part, n := range rep.Passes.Changes {

@@ -3,15 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"text/tabwriter"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
@@ -34,12 +32,7 @@ func planCommand(node *config.Node) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			h, err := openHost(ctx, node, log)
-			if err != nil {
-				return err
-			}
-			defer h.close()
-			changes, err := plan(ctx, h)
+			changes, err := plan(ctx, node, log)
 			if err != nil {
 				return err
 			}
@@ -55,60 +48,58 @@ func planCommand(node *config.Node) *cobra.Command {
 }
 
 // plan returns what run would change on this host with what etcd holds now.
-func plan(ctx context.Context, h *host) ([]diff.Change, error) {
-	if err := h.preflight(ctx); err != nil {
+func plan(ctx context.Context, node *config.Node, log zerolog.Logger) ([]diff.Change, error) {
+	if err := node.Validate(); err != nil {
+		return nil, usageError(err)
+	}
+	registry, err := openRegistry(ctx, node, log)
+	if err != nil {
 		return nil, err
 	}
-	in, err := h.inputs(ctx)
+	defer registry.Close()
+	n, err := registry.Network(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := registry.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := openHost(ctx, node, opt.Some(n), log)
+	if err != nil {
+		return nil, err
+	}
+	defer h.close()
+	if err := h.preflight(ctx, opt.Some(n)); err != nil {
+		return nil, err
+	}
+	in, err := h.inputs(n, snapshot)
 	if err != nil {
 		return nil, err
 	}
 	want, problems := network.Plan(in)
 	for _, p := range problems {
-		h.log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")
+		log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")
 	}
 	return h.reconciler(func(network.Status) {}).Pending(ctx, want)
 }
 
-// inputs reads from etcd what the state is a function of. A node without a lease gets the
-// one that it would ask for.
-func (h *host) inputs(ctx context.Context) (network.Inputs, error) {
-	key, err := backend.ReadKey(h.node.StateDir)
-	if errors.Is(err, fs.ErrNotExist) { // run will make one; any will do here
-		key, err = backend.NewKey()
-	}
-	if err != nil {
-		return network.Inputs{}, err
-	}
-	h.key = key
-	registry, err := openRegistry(ctx, h.node, h.log)
-	if err != nil {
-		return network.Inputs{}, err
-	}
-	defer registry.Close()
-	in := network.Inputs{Self: h.self(), Uplinks: h.uplinks}
-	if in.Network, err = registry.Network(ctx); err != nil {
-		return in, err
-	}
-	snapshot, err := registry.Snapshot(ctx)
-	if err != nil {
-		return in, err
-	}
-	in.Leases = snapshot.Leases
+// inputs returns what the state is a function of. A node without a lease gets the one that
+// it would ask for.
+func (h *host) inputs(n config.Network, snapshot subnet.Snapshot) (network.Inputs, error) {
+	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook, Leases: snapshot.Leases}
 	for _, l := range snapshot.Leases {
 		if l.Node == h.node.Name {
 			in.Lease = opt.Some(l)
+			return in, nil
 		}
 	}
-	if in.Lease.Present() {
-		return in, nil
-	}
 	env, _ := config.LoadEnv(h.node.SubnetFile) // what is readable in it is a wish, no more
-	subnets, err := subnet.Allocate(in.Network, h.node.Name, env.Or(config.Env{}).Subnets, in.Leases)
+	subnets, err := subnet.Allocate(n, h.node.Name, env.Or(config.Env{}).Subnets, in.Leases)
 	if err != nil {
 		return in, err
 	}
-	in.Lease = opt.Some(subnet.Lease{Node: h.node.Name, Key: key.Public(), Subnets: subnets, Endpoints: network.Endpoints(in)})
+	in.Lease = opt.Some(subnet.Lease{Node: h.node.Name, Key: h.key.Public(), Subnets: subnets, Endpoints: network.Endpoints(in)})
 	return in, nil
 }
 

@@ -88,3 +88,15 @@ type passReport struct {
 	Error   string            `json:"error,omitempty"`
 	Changes map[string]uint64 `json:"changes"` // by part, since the start
 }
+
+// age returns how long the snapshot has been out of date at most: not at all while etcd
+// answers, else since it stopped, or since an earlier run wrote it.
+func (s storeReport) age(now time.Time) time.Duration {
+	switch {
+	case s.FromDisk:
+		return now.Sub(s.Snapshot)
+	case s.Up || s.Since.IsZero():
+		return 0
+	}
+	return now.Sub(s.Since)
+}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/subnet/etcd"
 )
@@ -42,19 +43,26 @@ func runCommand(node *config.Node) *cobra.Command {
 // run is the daemon. Everything above the line reads and checks: an error there leaves the
 // host as it was. Below it the machine changes.
 func run(ctx context.Context, node *config.Node, log zerolog.Logger) error {
-	h, err := openHost(ctx, node, log)
-	if err != nil {
-		return err
-	}
-	defer h.close()
-	if err := h.preflight(ctx); err != nil {
-		return err
+	if err := node.Validate(); err != nil {
+		return usageError(err)
 	}
 	registry, err := openRegistry(ctx, node, log)
 	if err != nil {
 		return err
 	}
 	defer registry.Close()
+	known, err := knownNetwork(ctx, node, registry)
+	if err != nil {
+		return err
+	}
+	h, err := openHost(ctx, node, known, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if err := h.preflight(ctx, known); err != nil {
+		return err
+	}
 
 	// ---------------------------------------------------------------- the line
 	lock, err := lockNode(node.RunDir)
@@ -143,6 +151,31 @@ func (d *nodeDaemon) tellSystemd(ctx context.Context) error {
 // openRegistry opens the store with the node's settings.
 func openRegistry(ctx context.Context, node *config.Node, log zerolog.Logger) (*etcd.Registry, error) {
 	return etcd.Open(ctx, etcdOptions(node), log)
+}
+
+// firstLook is how long the first question to etcd may take: long enough for one that is
+// there, and short enough to start without one that is not.
+const firstLook = 3 * time.Second
+
+// knownNetwork returns the network document as etcd has it now, else as an earlier run left
+// it on disk. Nothing known is no error, since run waits for both etcd and the document; a
+// document that is wrong is.
+func knownNetwork(ctx context.Context, node *config.Node, registry *etcd.Registry) (opt.Option[config.Network], error) {
+	ctx, cancel := context.WithTimeout(ctx, firstLook)
+	defer cancel()
+	n, err := registry.Network(ctx)
+	switch {
+	case err == nil:
+		return opt.Some(n), nil
+	case !errors.Is(err, etcd.ErrNoNetwork) && !errors.Is(err, etcd.ErrUnavailable) && ctx.Err() == nil:
+		return opt.None[config.Network](), err
+	}
+	if key, err := backend.ReadKey(node.StateDir); err == nil {
+		if _, n, err := loadSaved(node.StateDir, node.Name, key.Public()); err == nil {
+			return opt.Some(n), nil
+		}
+	}
+	return opt.None[config.Network](), nil
 }
 
 // openKey reads the private key, or makes one.
