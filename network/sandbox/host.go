@@ -2,12 +2,14 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -115,8 +117,11 @@ func (h *Host) Do(fn func() error) error {
 	return <-done
 }
 
-// Close removes the host's namespace. Processes on it keep it alive until they end.
-func (h *Host) Close() error { return run("ip", "netns", "del", h.Name) }
+// Close removes the host's namespace and its directories, so that a later host of the same
+// name starts as new. Processes on it keep the namespace alive until they end; see Kill.
+func (h *Host) Close() error {
+	return errors.Join(run("ip", "netns", "del", h.Name), os.RemoveAll(filepath.Join(hostsDir, h.Name)))
+}
 
 // Wire joins two hosts by a veth pair, both ends up.
 func Wire(a *Host, aName string, b *Host, bName string) error {
@@ -130,23 +135,28 @@ func Wire(a *Host, aName string, b *Host, bName string) error {
 	return b.Run("ip", "link", "set", "dev", bName, "up")
 }
 
-// Kill ends every process on the host by SIGKILL, and those that start meanwhile. The
-// program itself is spared: a thread of it may be there, see Do.
+// PIDs returns the processes on the host. The program itself is left out: a thread of it
+// may be there, see Do.
+func (h *Host) PIDs() ([]string, error) {
+	out, err := exec.Command("ip", "netns", "pids", h.Name).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list processes of %s: %w", h.Name, err)
+	}
+	self := strconv.Itoa(os.Getpid())
+	return slices.DeleteFunc(strings.Fields(string(out)), func(pid string) bool { return pid == self }), nil
+}
+
+// Kill ends every process on the host by SIGKILL, and those that start meanwhile.
 func (h *Host) Kill() error {
 	for range 1000 { // processes that make processes: each round ends what the last one missed
-		out, err := exec.Command("ip", "netns", "pids", h.Name).Output()
-		if err != nil {
-			return fmt.Errorf("list processes of %s: %w", h.Name, err)
+		pids, err := h.PIDs()
+		if err != nil || len(pids) == 0 {
+			return err
 		}
-		found := false
-		for _, field := range strings.Fields(string(out)) {
-			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
-				found = true
+		for _, field := range pids {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
 				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
 			}
-		}
-		if !found {
-			return nil
 		}
 	}
 	return fmt.Errorf("processes on %s do not end", h.Name)

@@ -45,6 +45,42 @@ func TestHostsHaveDirectoriesOfTheirOwn(t *testing.T) {
 	}
 }
 
+func TestHostOfTheSameNameStartsAsNew(t *testing.T) {
+	for range 2 {
+		h, err := sandbox.NewHost("twice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Run("sh", "-ec", "! test -e /var/lib/loden/x; echo mine >/var/lib/loden/x"); err != nil {
+			t.Error(err)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestKillEndsProcessesOfHostOnly(t *testing.T) {
+	a, b := sandboxtest.Host(t, "a"), sandboxtest.Host(t, "b")
+	for _, h := range []*sandbox.Host{a, b} {
+		if err := h.Run("sh", "-c", "sleep 600 >/dev/null 2>&1 & sleep 600 >/dev/null 2>&1 &"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := a.PIDs(); err != nil || len(pids) != 0 {
+		t.Errorf("left on a: %v, %v", pids, err)
+	}
+	if pids, err := b.PIDs(); err != nil || len(pids) != 2 {
+		t.Errorf("on b: %v, %v, want two", pids, err)
+	}
+	if err := b.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSandboxStartsWithLoopbackOnly(t *testing.T) {
 	out, err := os.ReadFile("/proc/self/net/dev")
 	if err != nil {
