@@ -119,48 +119,48 @@ func (a *attempt) look(ctx context.Context) error {
 	if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
 		a.nodeMod = kvs[0].ModRevision
 		_ = json.Unmarshal(kvs[0].Value, &a.node) // written by hand: as if it said nothing
-		a.seen, err = a.ownGuards(ctx, a.node.Lease)
-		if err != nil {
-			return err
-		}
 	}
 	for _, kv := range resp.Responses[1].GetResponseRange().GetKvs() {
 		a.consider(kv)
 	}
-	return nil
+	return a.ownGuards(ctx)
 }
 
-// ownGuards returns the mod revisions of the guards of the lease that the node's key names.
-func (a *attempt) ownGuards(ctx context.Context, leaf string) (map[string]int64, error) {
-	seen := map[string]int64{}
-	subnets, err := subnet.ParseKey(leaf)
-	if err != nil {
-		return seen, nil //nolint:nilerr // names no lease, so there are no guards to know
-	}
-	if a.prefer.IsZero() {
-		a.prefer = subnets
+// ownGuards notes which guards of the lease that the node's key names, and of the one that
+// was found to be ours, bear our name. A node without either asks nothing.
+func (a *attempt) ownGuards(ctx context.Context) error {
+	leaves := []string{a.node.Lease}
+	if own, ok := a.own.Get(); ok && own.leaf != a.node.Lease {
+		leaves = append(leaves, own.leaf)
 	}
 	var gets []clientv3.Op
-	for _, g := range a.r.keys.guards(subnets) {
-		gets = append(gets, clientv3.OpGet(g))
+	for _, leaf := range leaves {
+		subnets, err := subnet.ParseKey(leaf)
+		if err != nil {
+			continue // it names no lease, so there are no guards to know
+		}
+		if a.prefer.IsZero() {
+			a.prefer = subnets // the lease was deleted by hand
+		}
+		for _, g := range a.r.keys.guards(subnets) {
+			gets = append(gets, clientv3.OpGet(g))
+		}
+	}
+	if len(gets) == 0 {
+		return nil
 	}
 	resp, err := a.r.commit(ctx, "read guards", nil, gets, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, one := range resp.Responses {
-		a.noteGuards(seen, one.GetResponseRange().GetKvs())
-	}
-	return seen, nil
-}
-
-// noteGuards adds to seen the guards that are ours.
-func (a *attempt) noteGuards(seen map[string]int64, kvs []*mvccpb.KeyValue) {
-	for _, kv := range kvs {
-		if string(kv.Value) == a.want.Node {
-			seen[string(kv.Key)] = kv.ModRevision
+		for _, kv := range one.GetResponseRange().GetKvs() {
+			if string(kv.Value) == a.want.Node {
+				a.seen[string(kv.Key)] = kv.ModRevision
+			}
 		}
 	}
+	return nil
 }
 
 // consider takes one key of the leases branch into account.

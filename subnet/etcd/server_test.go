@@ -1,0 +1,274 @@
+package etcd_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/loden-net/loden/subnet/etcd"
+)
+
+// shared is the address of an etcd that all tests use, each under a prefix of its own.
+// Tests that hurt etcd start their own.
+var shared string
+
+// childEnv makes this program an etcd server: "name|data dir|client URL|peer URL|cluster".
+const childEnv = "LODEN_TEST_ETCD"
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(childEnv); spec != "" {
+		os.Exit(serveChild(spec))
+	}
+	os.Exit(runWithServer(m))
+}
+
+// runWithServer runs the tests beside an etcd in a process of its own, so that what leaks
+// here is ours.
+func runWithServer(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "loden-etcd-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	server, err := newServer("shared", dir)
+	if err != nil {
+		panic(err)
+	}
+	if err := server.run(); err != nil {
+		panic(err)
+	}
+	defer server.kill()
+	shared = server.Client
+	status := m.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
+
+// serverConfig is a one-member etcd on a free port of loopback.
+func serverConfig(dir string) *embed.Config {
+	any0, _ := url.Parse("http://127.0.0.1:0")
+	conf := embed.NewConfig()
+	conf.Dir = dir
+	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{*any0}, []url.URL{*any0}
+	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{*any0}, []url.URL{*any0}
+	conf.InitialCluster = conf.Name + "=" + any0.String()
+	conf.UnsafeNoFsync = true
+	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	conf.MaxTxnOps = 128
+	return conf
+}
+
+// serveChild runs an etcd until its standard input ends, which it does when the test
+// that started it is gone, in whatever way.
+func serveChild(spec string) int {
+	part := strings.Split(spec, "|")
+	one := func(s string) []url.URL {
+		u, err := url.Parse(s)
+		if err != nil {
+			panic(err)
+		}
+		return []url.URL{*u}
+	}
+	conf := serverConfig(part[1])
+	conf.Name = part[0]
+	conf.ListenClientUrls, conf.AdvertiseClientUrls = one(part[2]), one(part[2])
+	conf.ListenPeerUrls, conf.AdvertisePeerUrls = one(part[3]), one(part[3])
+	conf.InitialCluster = part[4]
+	server, err := embed.StartEtcd(conf)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer server.Close()
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	return 0
+}
+
+// server is an etcd in a process of its own, to be killed, stopped and started again on the
+// same address.
+type server struct {
+	name, peer, cluster string
+	Dir                 string // its data
+	Client              string // its URL
+	cmd                 *exec.Cmd
+	stdin               io.Closer
+}
+
+// newServer prepares a one-member etcd.
+func newServer(name, dir string) (*server, error) {
+	client, err := freeURL()
+	if err != nil {
+		return nil, err
+	}
+	peer, err := freeURL()
+	if err != nil {
+		return nil, err
+	}
+	return &server{name: name, Dir: filepath.Join(dir, name), Client: client, peer: peer, cluster: name + "=" + peer}, nil
+}
+
+// own starts a one-member etcd for one test.
+func own(t *testing.T) *server {
+	t.Helper()
+	s, err := newServer("own", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start(t)
+	return s
+}
+
+// cluster starts three members.
+func cluster(t *testing.T) []*server {
+	t.Helper()
+	var out []*server
+	var names []string
+	for _, name := range []string{"a", "b", "c"} {
+		s, err := newServer(name, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, s.cluster)
+		out = append(out, s)
+	}
+	for _, s := range out {
+		s.cluster = strings.Join(names, ",")
+		s.start(t)
+	}
+	return out
+}
+
+func freeURL() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String(), nil
+}
+
+// start runs the server and does not wait until it answers.
+func (s *server) start(t *testing.T) {
+	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.kill)
+}
+
+func (s *server) run() error {
+	s.cmd = exec.Command(os.Args[0])
+	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster}, "|"))
+	s.cmd.Stderr = os.Stderr
+	stdin, err := s.cmd.StdinPipe() // the server ends when this does
+	if err != nil {
+		return err
+	}
+	s.stdin = stdin
+	return s.cmd.Start()
+}
+
+// kill is SIGKILL. It may be called again.
+func (s *server) kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	_ = s.stdin.Close()
+	s.cmd = nil
+}
+
+// plain returns etcd's own client, for what Loden does not do.
+func plain(t *testing.T, endpoints ...string) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// ready waits until etcd answers.
+func ready(t *testing.T, c *clientv3.Client) {
+	t.Helper()
+	eventually(t, "etcd answers", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := c.Get(ctx, "x")
+		return err == nil
+	})
+}
+
+// patience bounds every wait for a condition; a loaded machine is slow.
+const patience = 60 * time.Second
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited %v for: %s", patience, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// prefix returns the test's own prefix.
+func prefix(t *testing.T) string { return "/test/" + strings.ReplaceAll(t.Name(), "/", "_") }
+
+// within returns a context that ends before the test does.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// open returns a registry on the shared etcd, or on the endpoints given, with quick probes.
+func open(t *testing.T, change func(*etcd.Options), endpoints ...string) *etcd.Registry {
+	t.Helper()
+	if len(endpoints) == 0 {
+		endpoints = []string{shared}
+	}
+	opts := etcd.Options{
+		Endpoints: endpoints, Prefix: prefix(t), TTL: time.Minute,
+		RPCTimeout: 5 * time.Second, DialTimeout: time.Second, Probe: 200 * time.Millisecond,
+	}
+	if change != nil {
+		change(&opts)
+	}
+	r, err := etcd.Open(t.Context(), opts, zerolog.New(zerolog.NewTestWriter(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
