@@ -18,7 +18,7 @@ import (
 const maxLine = 256
 
 // Serve speaks UAPI (https://www.wireguard.com/xplatform/) with one client until it hangs
-// up, and closes conn. Its errors are the connection's; what a client does wrong is told to
+// up or asks for something wrong, and closes conn. Its errors are the connection's; what a client does wrong is told to
 // the client.
 func (d *Device) Serve(conn net.Conn) error {
 	defer conn.Close()
@@ -44,11 +44,15 @@ func (d *Device) Serve(conn net.Conn) error {
 		if err != nil {
 			d.log.Warn().Err(err).Msg("refused configuration")
 		}
+		refused := err != nil
 		if _, err := fmt.Fprintf(rw, "errno=%d\n\n", errno(err)); err != nil {
 			return fmt.Errorf("answer UAPI request: %w", err)
 		}
 		if err := rw.Flush(); err != nil {
 			return fmt.Errorf("answer UAPI request: %w", err)
+		}
+		if refused {
+			return nil // where the next request would begin is not known
 		}
 	}
 }
