@@ -122,7 +122,8 @@ func (d *nodeDaemon) keepLease(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	for first := true; ctx.Err() == nil; first = false {
+	said := "" // so that waiting is said once, and again when its reason changes
+	for first := true; ctx.Err() == nil; {
 		claim, err := d.acquire(ctx, n)
 		switch {
 		case ctx.Err() != nil:
@@ -130,11 +131,15 @@ func (d *nodeDaemon) keepLease(ctx context.Context) error {
 		case err != nil && first && !errors.Is(err, etcd.ErrUnavailable):
 			return err
 		case err != nil:
-			d.log.Error().Err(err).Msg("no lease; trying again")
+			if err.Error() != said {
+				d.log.Error().Err(err).Msg("no lease; trying again")
+				said = err.Error()
+			}
 			n = d.pause(ctx, n)
-			continue
+		default:
+			first, said = false, ""
+			n = d.hold(ctx, claim, n)
 		}
-		n = d.hold(ctx, claim, n)
 	}
 	return nil
 }
