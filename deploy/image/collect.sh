@@ -1,0 +1,55 @@
+#!/bin/sh
+# collect.sh DIR: copy iptables (both variants), ip6tables and nft with all they load from
+# this Debian system into DIR, ready to be the root of an image. It runs in the image's
+# build. DIR/usr/share/loden/packages lists the Debian packages that the files came from.
+set -eu
+dir=$1
+mkdir -p "$dir/usr/sbin" "$dir/usr/bin" "$dir/usr/lib" "$dir/usr/lib64" "$dir/usr/share/loden" "$dir/etc/ssl/certs" \
+	"$dir/run" "$dir/tmp" "$dir/var/lib" "$dir/proc" "$dir/sys" "$dir/dev"
+ln -sfn usr/bin "$dir/bin"
+ln -sfn usr/sbin "$dir/sbin"
+ln -sfn usr/lib "$dir/lib"
+ln -sfn usr/lib64 "$dir/lib64"
+ln -sfn /run "$dir/var/run"
+
+# put FILE: copy one file to where it really is, and note it
+put() {
+	[ -e "$dir$1" ] && return
+	mkdir -p "$dir$(dirname "$1")"
+	cp -p "$1" "$dir$1"
+	echo "$1" >>"$dir/files"
+}
+
+# copy FILE...: with its directories and, for a program or library, the libraries it loads
+copy() {
+	for file in "$@"; do
+		put "$(readlink -f "$file")"
+		for lib in $(ldd "$file" 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*'); do
+			real=$(readlink -f "$lib")
+			put "$real"
+			# the name that the loader asks for
+			name=$(readlink -f "$(dirname "$lib")")/$(basename "$lib")
+			[ "$name" = "$real" ] || ln -sf "$real" "$dir$name"
+		done
+	done
+}
+
+copy /usr/sbin/xtables-nft-multi /usr/sbin/xtables-legacy-multi /usr/sbin/nft /etc/protocols
+copy /usr/lib/*/xtables/*.so
+for family in iptables ip6tables; do
+	for verb in '' -save -restore; do
+		ln -sf xtables-nft-multi "$dir/usr/sbin/$family-nft$verb"
+		ln -sf xtables-legacy-multi "$dir/usr/sbin/$family-legacy$verb"
+		ln -sf xtables-nft-multi "$dir/usr/sbin/$family$verb"
+	done
+done
+cp /etc/ssl/certs/ca-certificates.crt "$dir/etc/ssl/certs/"
+
+echo /etc/ssl/certs/ca-certificates.crt >>"$dir/files"
+while read -r file; do
+	# a merged /usr: dpkg knows some files by the path before the merge
+	dpkg-query -S "$file" "${file#/usr}" 2>/dev/null || true
+done <"$dir/files" | sed -n 's/^\([^ ]*\): .*/\1/p' | tr ',' '\n' | sort -u >"$dir/owners"
+echo ca-certificates >>"$dir/owners"
+sort -u "$dir/owners" | xargs dpkg-query -W -f '${Package} ${Version} ${Architecture}\n' >"$dir/usr/share/loden/packages"
+rm "$dir/files" "$dir/owners"
