@@ -1,30 +1,149 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"os"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/subnet"
+	"github.com/loden-net/loden/subnet/etcd"
 )
 
 func networkCommand(node *config.Node) *cobra.Command {
-	cmd := &cobra.Command{Use: "network", Short: "Read, check and write the network document"}
-	put := &cobra.Command{Use: "put FILE", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		data, err := os.ReadFile(args[0])
-		if err != nil {
-			return err
-		}
-		r, err := openRegistry(cmd.Context(), node, zerolog.Nop())
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		_, err = r.PutNetwork(cmd.Context(), data, false)
-		return err
-	}}
-	node.StoreFlags(put.Flags())
-	cmd.AddCommand(put)
+	cmd := &cobra.Command{Use: "network", Short: "Read, write and check the network document"}
+	cmd.AddCommand(networkGetCommand(node), networkPutCommand(node), networkCheckCommand())
 	return cmd
+}
+
+func networkGetCommand(node *config.Node) *cobra.Command {
+	var s store
+	var effective bool
+	cmd := &cobra.Command{
+		Use: "get", Short: "Print the network document", Args: cobra.NoArgs,
+		Long: "Print the network document as it stands in etcd, so that it can be changed and put back; with --effective, " +
+			"what it says with every default filled in and a pre-shared key hidden.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+				d, err := r.Document(ctx)
+				if err != nil {
+					return err
+				}
+				if effective {
+					return printJSON(cmd.OutOrStdout(), d.Network)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", d.Data)
+				return err
+			})
+		},
+	}
+	s.flags(cmd, node)
+	cmd.Flags().BoolVar(&effective, "effective", false, "fill in every default")
+	return cmd
+}
+
+func networkPutCommand(node *config.Node) *cobra.Command {
+	var s store
+	var force bool
+	cmd := &cobra.Command{
+		Use: "put FILE", Short: "Check a network document and write it to etcd", Args: cobra.ExactArgs(1),
+		Long: "Check a network document and write it to etcd ('-' reads standard input). A document under which nodes that " +
+			"have a lease would get other subnets is refused, and the leases are shown; --force writes it all the same.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, _, err := readNetwork(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+				moved, err := r.PutNetwork(ctx, data, etcd.Force(force))
+				printMoved(cmd.ErrOrStderr(), moved)
+				return err
+			})
+		},
+	}
+	s.flags(cmd, node)
+	cmd.Flags().BoolVar(&force, "force", false, "write it although living leases would move")
+	return cmd
+}
+
+// printMoved lists the leases that a document does not fit.
+func printMoved(w io.Writer, moved []subnet.Lease) {
+	for _, l := range moved {
+		fmt.Fprintf(w, "would move: %s of node %s\n", join(l.Subnets), nodeName(l))
+	}
+}
+
+func networkCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check FILE", Short: "Check a network document and print what it says", Args: cobra.ExactArgs(1),
+		Long: "Check a network document without etcd ('-' reads standard input) and print the effective one as JSON, with " +
+			"flannel's key names and every default filled in. A pre-shared key is hidden.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, n, err := readNetwork(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), n)
+		},
+	}
+}
+
+// readNetwork reads a network document from a file, or from standard input for "-".
+func readNetwork(cmd *cobra.Command, file string) ([]byte, config.Network, error) {
+	var data []byte
+	var err error
+	if file == "-" {
+		data, err = io.ReadAll(cmd.InOrStdin())
+	} else {
+		data, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, config.Network{}, fmt.Errorf("read network document: %w", err)
+	}
+	n, err := config.ParseNetwork(data)
+	if err != nil {
+		return nil, n, fmt.Errorf("%s: %w", file, err)
+	}
+	return data, n, nil
+}
+
+// store is what every command that speaks to etcd, and is not the daemon, has in common.
+type store struct{ timeout time.Duration }
+
+func (s *store) flags(cmd *cobra.Command, node *config.Node) {
+	node.StoreFlags(cmd.Flags())
+	cmd.Flags().DurationVar(&s.timeout, "timeout", 5*time.Second, "how long to wait for etcd")
+}
+
+// with opens the registry, does what the command does within the timeout, and closes it.
+func (s *store) with(cmd *cobra.Command, node *config.Node, do func(context.Context, *etcd.Registry) error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
+	defer cancel()
+	return s.open(ctx, node, do)
+}
+
+// open is with for a command that goes on after the first answer.
+func (s *store) open(ctx context.Context, node *config.Node, do func(context.Context, *etcd.Registry) error) error {
+	opts := etcdOptions(node)
+	opts.RPCTimeout, opts.DialTimeout = s.timeout, s.timeout
+	r, err := etcd.Open(ctx, opts, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return do(ctx, r)
+}
+
+// printJSON writes v for people and programs.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }
