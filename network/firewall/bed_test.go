@@ -1,0 +1,186 @@
+package firewall_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/network/firewall/rule"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// bed is one way to hold rules: a back-end, and the variant that the host's rules are in.
+type bed struct {
+	name    string
+	backend string
+	legacy  bool
+}
+
+func beds() []bed {
+	return []bed{
+		{name: "iptables-nft", backend: "iptables"},
+		{name: "iptables-legacy", backend: "iptables", legacy: true},
+		{name: "nftables", backend: "nftables"},
+	}
+}
+
+// onEach runs a test on every bed, each in a network namespace of its own.
+func onEach(t *testing.T, test func(t *testing.T, b bed)) {
+	t.Helper()
+	for _, b := range beds() {
+		t.Run(b.name, func(t *testing.T) {
+			fresh(t)
+			b.prepare(t)
+			test(t, b)
+		})
+	}
+}
+
+// fresh moves the test, and all it starts, into a new network namespace, which ends with
+// the test: its thread is never used again.
+func fresh(t testing.TB) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, "ip link set lo up")
+}
+
+// prepare leaves a rule of somebody else's in the old packet filter where the bed is one
+// of its hosts.
+func (b bed) prepare(t testing.TB) {
+	if b.legacy {
+		shell(t, "iptables-legacy -t mangle -A INPUT -j ACCEPT; ip6tables-legacy -t mangle -A INPUT -j ACCEPT")
+	}
+}
+
+// tool returns the bed's iptables command of a family.
+func (b bed) tool(f opt.Family) string {
+	name := map[opt.Family]string{opt.V4: "iptables", opt.V6: "ip6tables"}[f]
+	if b.legacy {
+		return name + "-legacy"
+	}
+	return name + "-nft"
+}
+
+func (b bed) open(t testing.TB) *firewall.Firewall {
+	t.Helper()
+	f, err := firewall.Open(t.Context(), firewall.Options{Backend: b.backend, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// shell runs a script where the test is and returns what it printed.
+func shell(t testing.TB, script string) string {
+	t.Helper()
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-ec", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return string(out)
+}
+
+// ruleset is everything that the kernel holds, counters apart.
+func ruleset(t testing.TB) string {
+	t.Helper()
+	return shell(t, `nft -s list ruleset
+		for t in $(cat /proc/thread-self/net/ip_tables_names); do iptables-legacy -t $t -S; done
+		for t in $(cat /proc/thread-self/net/ip6_tables_names); do ip6tables-legacy -t $t -S; done`)
+}
+
+// holds is the ruleset of one family and back-end as its own tool lists it.
+func (b bed) holds(t testing.TB, f opt.Family) string {
+	t.Helper()
+	if b.backend == "nftables" {
+		family := map[opt.Family]string{opt.V4: "ip", opt.V6: "ip6"}[f]
+		return shell(t, "nft -s list ruleset "+family)
+	}
+	return shell(t, "for t in nat filter raw mangle; do "+b.tool(f)+" -t $t -S; done")
+}
+
+// apply runs the changes to want and checks that nothing is left to do.
+func apply(t testing.TB, f *firewall.Firewall, want firewall.Config) []diff.Change {
+	t.Helper()
+	changes, err := f.Changes(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
+		if err := c.Run(t.Context()); err != nil {
+			t.Fatalf("%v: %v", c, err)
+		}
+	}
+	again, err := f.Changes(t.Context(), want)
+	if err != nil || len(again) != 0 {
+		t.Fatalf("after %v a second comparison says %v, %v\n%s", changes, again, err, ruleset(t))
+	}
+	return changes
+}
+
+func scope(network, subnet string) firewall.Scope {
+	return firewall.Scope{Network: netip.MustParsePrefix(network), Subnet: netip.MustParsePrefix(subnet)}
+}
+
+// scopes are those of the node that most tests are.
+func scopes() opt.Dual[firewall.Scope] {
+	return opt.Dual[firewall.Scope]{
+		V4: opt.Some(scope("10.244.0.0/16", "10.244.1.0/24")),
+		V6: opt.Some(scope("fd44::/48", "fd44:0:0:1::/64")),
+	}
+}
+
+// policy is what most tests wish.
+func policy() firewall.Policy {
+	return firewall.Policy{
+		Masq: true, RandomFully: true, Forward: true,
+		Guard: firewall.Enforce, Uplinks: rule.NewNames("eth0"),
+	}
+}
+
+// whole is the configuration of a dual-stack node with everything on.
+func whole() firewall.Config { return policy().Config("loden0", scopes()) }
+
+// only leaves one command in PATH findable, beside what a shell needs, and counts calls.
+// It returns the directory; calls are lines of the file "calls" in it.
+func only(t testing.TB, commands ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range commands {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := "#!/bin/sh\necho " + name + ` "$@" >> ` + dir + "/calls\nexec " + path + ` "$@"` + "\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir)
+	return dir
+}
+
+// calls returns the commands that were started since only.
+func calls(t testing.TB, dir string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "calls"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' })
+}
