@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -86,11 +87,13 @@ func (p *Pod) take(result types.Result) error {
 			p.Addrs = p.Addrs.With(opt.FamilyOf(addr), addr)
 		}
 	}
-	link, err := p.Output("cat", "/sys/class/net/eth0/mtu")
-	if err == nil {
-		_, err = fmt.Sscan(link, &p.MTU)
-	}
-	return err
+	return p.Do(func() error {
+		link, err := net.InterfaceByName("eth0")
+		if err == nil {
+			p.MTU = link.MTU
+		}
+		return err
+	})
 }
 
 // conf reads the node's CNI configuration.
