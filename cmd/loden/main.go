@@ -90,8 +90,10 @@ func rootCommand() *cobra.Command {
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
 	node.LogFlags(root.PersistentFlags())
+	lease := leaseCommand(&node)
+	lease.AddCommand(confirmCommand(&node))
 	root.AddCommand(
-		networkCommand(&node), runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
+		networkCommand(&node), lease, runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
 		engineCommand(&node), envCommand(), versionCommand(), docsCommand(),
 	)
 	return root
