@@ -51,6 +51,7 @@ type Node struct {
 	LeaseTTL    time.Duration
 	RemovalHold time.Duration
 	Resync      time.Duration
+	WireSample  time.Duration // 0: never
 
 	CNIConfDir string
 	CNIBinDir  string
@@ -118,6 +119,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&n.LeaseTTL, "lease-ttl", 24*time.Hour, "how long a lease outlives a silent node")
 	fs.DurationVar(&n.RemovalHold, "removal-hold", 5*time.Minute, "how long a sudden disappearance of many peers is held back")
 	fs.DurationVar(&n.Resync, "resync", 30*time.Second, "how often everything is compared again without a reason")
+	fs.DurationVar(&n.WireSample, "wire-sample", 0, "how often to look at the uplinks for overlay addresses in clear, for the metric; 0 never (each look sends a few empty packets of that kind to prove itself)")
 	fs.StringVar(&n.CNIConfDir, "cni-conf-dir", "", "install the CNI configuration here once the data path stands")
 	fs.StringVar(&n.CNIBinDir, "cni-bin-dir", "", "install the CNI plugins here")
 	fs.StringVar(&n.CNISource, "cni-source-dir", "", "where the CNI plugins to install are found (default: beside this program)")
@@ -203,6 +205,9 @@ func (n *Node) validateRest() error {
 	}
 	if n.Resync < time.Second {
 		errs = append(errs, fmt.Errorf("--resync %v: give at least 1s", n.Resync))
+	}
+	if n.WireSample != 0 && n.WireSample < 10*time.Second {
+		errs = append(errs, fmt.Errorf("--wire-sample %v: give 0, or at least 10s", n.WireSample))
 	}
 	return errors.Join(errs...)
 }

@@ -38,13 +38,15 @@ const (
 )
 
 func checkCommand(node *config.Node) *cobra.Command {
-	var asJSON bool
+	var asJSON, onWire bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Look for what would keep this host from being a node, and say what to do",
 		Long: "Look for what would keep this host from being a node. Every finding has its cause and its remedy. " +
-			"Nothing is changed. The exit status is 1 when something fails.",
+			"Nothing is changed. The exit status is 1 when something fails.\n\n" +
+			"With --wire also look at the uplinks for a moment and count packets with overlay addresses in clear. A few empty " +
+			"packets of that kind are sent to prove that they would be seen.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(node, cmd.ErrOrStderr())
@@ -56,7 +58,7 @@ func checkCommand(node *config.Node) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			findings := check(ctx, node, log)
+			findings := check(ctx, node, onWire, log)
 			if err := printFindings(cmd, findings, asJSON); err != nil {
 				return err
 			}
@@ -72,6 +74,7 @@ func checkCommand(node *config.Node) *cobra.Command {
 	node.HostFlags(cmd.Flags())
 	node.RunFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&onWire, "wire", false, "look at the uplinks for overlay addresses in clear")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to try")
 	return cmd
 }
@@ -90,7 +93,7 @@ func printFindings(cmd *cobra.Command, findings []finding, asJSON bool) error {
 }
 
 // check looks at everything; one failure does not hide another.
-func check(ctx context.Context, node *config.Node, log zerolog.Logger) []finding {
+func check(ctx context.Context, node *config.Node, onWire bool, log zerolog.Logger) []finding {
 	h := &host{node: node, log: log}
 	out := []finding{checkPrivilege(), h.checkUplinks(), h.checkEngine(ctx)}
 	if h.device != nil {
@@ -101,6 +104,9 @@ func check(ctx context.Context, node *config.Node, log zerolog.Logger) []finding
 	out = append(out, stored...)
 	if n, ok := n.Get(); ok {
 		out = append(out, h.checkNetwork(ctx, n)...)
+		if onWire {
+			out = append(out, h.checkWire(ctx, n))
+		}
 	}
 	return out
 }

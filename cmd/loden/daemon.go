@@ -33,6 +33,7 @@ type nodeDaemon struct {
 	once      sync.Once
 	firstPass chan struct{} // closed after the first complete pass
 
+	wire  *sampler
 	cache *cache // leases on disk, and the guard against mass removal
 }
 
@@ -40,7 +41,7 @@ func newDaemon(node *config.Node, h *host, registry *etcd.Registry, log zerolog.
 	d := &nodeDaemon{
 		node: node, host: h, registry: registry, log: log,
 		networks: make(chan config.Network, 1), endpoints: make(chan struct{}, 1), fatal: make(chan error, 1),
-		firstPass: make(chan struct{}),
+		firstPass: make(chan struct{}), wire: &sampler{every: node.WireSample, log: log},
 	}
 	d.reconciler = h.reconciler(d.passed)
 	d.cache = newCache(node, d.reconciler, log)

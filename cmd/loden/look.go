@@ -25,6 +25,7 @@ func (d *nodeDaemon) report(ctx context.Context) report {
 		Engine:    engineReport{Kind: string(d.host.device.Kind()), Reason: d.host.device.Reason()},
 		Firewall:  firewallReport{Kind: d.host.firewall.Name(), Reason: d.host.firewall.Why(), Guard: d.node.Guard},
 		Store:     d.storeReport(),
+		Wire:      d.wire.report(),
 		Peers:     []peerReport{},
 		Endpoints: network.Endpoints(in),
 		Uplinks:   opt.Map(in.Uplinks, func(_ opt.Family, u network.Uplink) string { return u.Name }),

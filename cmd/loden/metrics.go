@@ -33,6 +33,8 @@ var (
 	metricPasses   = metric("loden_passes_total", "Passes of the reconciler.", "result")
 	metricChanges  = metric("loden_changes_total", "Changes made to the host.", "part")
 	metricGuard    = metric("loden_plaintext_blocked_packets_total", "Packets with overlay addresses that the guard caught.", "family", "direction")
+	metricLooks    = metric("loden_wire_samples_total", "Looks at the uplinks for overlay addresses in clear (--wire-sample), by whether canaries proved them.", "proven")
+	metricClear    = metric("loden_wire_clear_packets_total", "Packets with overlay addresses in clear that those looks saw.")
 	metricSent     = metric("wireguard_sent_bytes_total", "Bytes sent to the peer.", "interface", "public_key", "node")
 	metricReceived = metric("wireguard_received_bytes_total", "Bytes received from the peer.", "interface", "public_key", "node")
 	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
@@ -77,6 +79,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, g := range rep.Firewall.Clear {
 		count(metricGuard, float64(g.Packets), g.Family, g.Direction)
 	}
+	count(metricLooks, float64(rep.Wire.Samples), "true")
+	count(metricLooks, float64(rep.Wire.Unproven), "false")
+	count(metricClear, float64(rep.Wire.Clear))
 	collectPeers(rep, gauge, count)
 }
 

@@ -29,6 +29,7 @@ type report struct {
 	Endpoints opt.Dual[netip.AddrPort] `json:"endpoints"`
 	Uplinks   opt.Dual[string]         `json:"uplinks"`
 
+	Wire     wireReport       `json:"wire"`
 	Peers    []peerReport     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
 	Passes   passReport       `json:"passes"`

@@ -97,6 +97,7 @@ func (d *nodeDaemon) run(ctx context.Context, unix, tcp net.Listener) error {
 	g.Go(func() error { return orDone(ctx, network.Watch(ctx, d.reconciler.Kick)) })
 	g.Go(func() error { return orDone(ctx, d.host.device.Watch(ctx, d.reconciler.Kick)) })
 	g.Go(func() error { return orDone(ctx, d.host.firewall.Watch(ctx, d.reconciler.Kick)) })
+	g.Go(func() error { return d.wire.run(ctx, d.wireOptions) })
 	g.Go(func() error { return d.tellSystemd(ctx) })
 	err := g.Wait()
 	d.log.Info().Msg("stopped; the data path stays (loden down removes it)")
