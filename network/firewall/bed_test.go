@@ -49,6 +49,19 @@ func onEach(t *testing.T, test func(t *testing.T, b bed)) {
 	}
 }
 
+// onEachAtOnce is onEach for tests that take long: the beds do not wait for each other.
+func onEachAtOnce(t *testing.T, test func(t *testing.T, b bed)) {
+	t.Helper()
+	for _, b := range beds() {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			fresh(t)
+			b.prepare(t)
+			test(t, b)
+		})
+	}
+}
+
 // fresh moves the test, and all it starts, into a new network namespace, which ends with
 // the test: its thread is never used again.
 func fresh(t testing.TB) {

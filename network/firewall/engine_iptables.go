@@ -17,31 +17,40 @@ import (
 // iptablesEngine is iptables, both families. The tools of a family are looked for when
 // first needed: an IPv4-only node needs no ip6tables.
 type iptablesEngine struct {
-	commands [2]iptables.Command               // by family
-	tools    [2]func() (*iptables.Tool, error) // by family, found once
+	command [2]func() (iptables.Command, error) // by family, chosen once
+	tools   [2]func() (*iptables.Tool, error)   // by family, found once
 
 	// verified is what was last found as wished, per family: as long as the kernel looks
 	// the same no process is started.
 	verified [2]print
 }
 
-// newIPTables looks at the host's rules to choose the variant of each family.
-func newIPTables() (*iptablesEngine, error) {
+func newIPTables() *iptablesEngine {
 	e := &iptablesEngine{}
 	for _, f := range opt.Families() {
-		nft, err := printOf(iptables.NFT, f)
-		if err != nil {
-			return nil, err
-		}
-		legacy, err := printOf(iptables.Legacy, f)
-		if err != nil {
-			return nil, err
-		}
-		command := iptables.Choose(f, nft, legacy)
-		e.commands[f] = command
-		e.tools[f] = sync.OnceValues(func() (*iptables.Tool, error) { return iptables.Find(command) })
+		e.command[f] = sync.OnceValues(func() (iptables.Command, error) { return chooseCommand(f) })
+		e.tools[f] = sync.OnceValues(func() (*iptables.Tool, error) {
+			command, err := e.command[f]()
+			if err != nil {
+				return nil, err
+			}
+			return iptables.Find(command)
+		})
 	}
-	return e, nil
+	return e
+}
+
+// chooseCommand looks at the host's rules to choose the variant of one family.
+func chooseCommand(f opt.Family) (iptables.Command, error) {
+	nft, err := printOf(iptables.NFT, f)
+	if err != nil {
+		return iptables.Command{}, err
+	}
+	legacy, err := printOf(iptables.Legacy, f)
+	if err != nil {
+		return iptables.Command{}, err
+	}
+	return iptables.Choose(f, nft, legacy), nil
 }
 
 // printOf looks at one variant's rules in the kernel.
@@ -58,11 +67,28 @@ func printOf(v iptables.Variant, f opt.Family) (iptables.Print, error) {
 }
 
 func (e *iptablesEngine) name() string {
-	v4, v6 := e.commands[opt.V4].Variant, e.commands[opt.V6].Variant
-	if v4 != v6 && v6 != "" {
-		return fmt.Sprintf("%s (%s), ip6tables (%s)", IPTables, v4, v6)
+	command, err := e.command[opt.V4]()
+	if err != nil || command.Variant == "" {
+		return string(IPTables)
 	}
-	return fmt.Sprintf("%s (%s)", IPTables, v4)
+	return fmt.Sprintf("%s (%s)", IPTables, command.Variant)
+}
+
+// look finds how a family's rules look, without a process unless something of ours may be
+// there or is wished.
+func (e *iptablesEngine) look(f opt.Family, wished bool) (iptables.Print, error) {
+	if !wished {
+		nft, err1 := printOf(iptables.NFT, f)
+		legacy, err2 := printOf(iptables.Legacy, f)
+		if err := errors.Join(err1, err2); err != nil || !nft.Ours() && !legacy.Ours() {
+			return iptables.Print{}, err
+		}
+	}
+	command, err := e.command[f]()
+	if err != nil {
+		return iptables.Print{}, err
+	}
+	return printOf(command.Variant, f)
 }
 
 func (e *iptablesEngine) ready(f opt.Family) error {
@@ -79,20 +105,19 @@ func (e *iptablesEngine) randomFully(f opt.Family) bool {
 }
 
 func (e *iptablesEngine) changes(ctx context.Context, f opt.Family, w wish) ([]diff.Change, error) {
-	look, err := printOf(e.commands[f].Variant, f)
+	look, err := e.look(f, !w.empty())
 	if err != nil {
 		return nil, err
 	}
 	now := print{wish: w.sum(), state: look.Text}
-	if w.empty() && !look.Ours || e.verified[f] == now {
+	if w.empty() && !look.Ours() || e.verified[f] == now {
 		return nil, nil
 	}
 	tool, err := e.tools[f]()
 	if err != nil {
 		return nil, err
 	}
-	all := rule.Places()
-	snapshot, err := tool.List(ctx, all[:]...)
+	snapshot, err := tool.List(ctx, look.Places()...)
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +151,9 @@ func (e *iptablesEngine) compare(tool *iptables.Tool, s iptables.Snapshot, f opt
 		if err := tool.Restore(ctx, input); err != nil {
 			return err
 		}
-		if !w.empty() || e.commands[f].Variant != iptables.NFT {
-			return nil
+		command, err := e.command[f]()
+		if err != nil || !w.empty() || command.Variant != iptables.NFT {
+			return err
 		}
 		return withConn(func(c *netfilter.Conn) error { return iptables.TidyNFT(c, f) })
 	})
@@ -143,8 +169,8 @@ func (e *iptablesEngine) refused(ctx context.Context, f opt.Family) (in, out uin
 }
 
 func (e *iptablesEngine) held(ctx context.Context, f opt.Family, p rule.Place) (opt.Option[Scope], error) {
-	look, err := printOf(e.commands[f].Variant, f)
-	if err != nil || !look.Ours {
+	look, err := e.look(f, false)
+	if err != nil || !look.Ours() {
 		return opt.None[Scope](), err
 	}
 	tool, err := e.tools[f]()

@@ -74,27 +74,27 @@ func (f *Firewall) choose(o Options) error {
 		f.others = []remains{iptablesRemains(iptables.NFT), iptablesRemains(iptables.Legacy)}
 		return nil
 	}
-	return f.useIPTables()
+	f.useIPTables()
+	return nil
 }
 
-// useIPTables chooses the variant, per family: the two may differ.
-func (f *Firewall) useIPTables() error {
-	e, err := newIPTables()
-	if err != nil {
-		return err
-	}
+// useIPTables sets the back-end; what it left in the variant that a family does not use is
+// cleaned up.
+func (f *Firewall) useIPTables() {
+	e := newIPTables()
 	f.chosen = e
 	f.others = []remains{nftablesRemains()}
 	for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
 		r := iptablesRemains(v)
 		find := r.find
 		r.find = func(family opt.Family) (bool, error) {
-			if e.commands[family].Variant == v {
-				return false, nil
+			there, err := find(family)
+			if err != nil || !there {
+				return false, err
 			}
-			return find(family)
+			command, err := e.command[family]()
+			return command.Variant != v, err
 		}
 		f.others = append(f.others, r)
 	}
-	return nil
 }

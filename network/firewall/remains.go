@@ -55,7 +55,7 @@ func iptablesRemains(v iptables.Variant) remains {
 		name: fmt.Sprintf("%s (%s)", IPTables, v),
 		find: func(f opt.Family) (bool, error) {
 			look, err := printOf(v, f)
-			return look.Ours, err
+			return look.Ours(), err
 		},
 		remove: func(ctx context.Context, f opt.Family) error {
 			if v == iptables.NFT {

@@ -13,9 +13,24 @@ import (
 
 // Print is how one family's iptables looks from outside, found without a process.
 type Print struct {
-	Text string // differs whenever rules that concern us do, counters apart
-	Ours bool   // something of ours is there, or of flannel's
-	Used int    // grows with the number of rules, everybody's; zero when there are none
+	Text   string          // differs whenever rules that concern us do, counters apart
+	Traces map[string]bool // tables with something of ours in them, or of flannel's
+	Used   int             // grows with the number of rules, everybody's; zero when there are none
+}
+
+// Ours reports whether something of ours is there, or of flannel's.
+func (p Print) Ours() bool { return len(p.Traces) > 0 }
+
+// Places returns where to list before a change: where something of ours is. At
+// Postrouting there may be unmarked rules of an old flannel's as well.
+func (p Print) Places() []rule.Place {
+	places := []rule.Place{rule.Postrouting}
+	for _, at := range rule.Places() {
+		if at != rule.Postrouting && p.Traces[placeOf(at).table] {
+			places = append(places, at)
+		}
+	}
+	return places
 }
 
 // flannelPrefix starts the names of flannel's chains, flannelComment its comments.
@@ -35,20 +50,24 @@ func PrintNFT(c *netfilter.Conn, f opt.Family) (Print, error) {
 	if errors.Is(err, netfilter.ErrAbsent) {
 		return Print{}, nil
 	}
-	var p Print
+	p := Print{Traces: map[string]bool{}}
 	var b strings.Builder
 	for _, chain := range chains {
 		p.Used += len(chain.rules)
 		if chain.Type == "" {
 			p.Used++
 		}
-		p.Ours = p.Ours || traced(chain.Name)
+		if traced(chain.Name) {
+			p.Traces[chain.Table] = true
+		}
 		if chain.rules == nil {
 			continue
 		}
 		fmt.Fprintf(&b, "%q %q\n", chain.Table, chain.Name)
 		for _, r := range chain.rules {
-			p.Ours = p.Ours || traced(r.Content)
+			if traced(r.Content) {
+				p.Traces[chain.Table] = true
+			}
 			fmt.Fprintf(&b, "%q\n", r.Content)
 		}
 	}
@@ -164,7 +183,7 @@ func tidying(chains []nftChain, f opt.Family) *netfilter.Batch {
 
 // PrintLegacy looks at the rules that iptables-legacy keeps in tables of its own.
 func PrintLegacy(f opt.Family) (Print, error) {
-	var p Print
+	p := Print{Traces: map[string]bool{}}
 	names, err := netfilter.LegacyTables(f)
 	if err != nil {
 		return p, err
@@ -177,7 +196,9 @@ func PrintLegacy(f opt.Family) (Print, error) {
 			return p, err
 		}
 		p.Used += count
-		p.Ours = p.Ours || traced(string(content))
+		if traced(string(content)) {
+			p.Traces[name] = true
+		}
 		fmt.Fprintf(&b, "%q %q\n", name, content)
 	}
 	p.Text = b.String()
