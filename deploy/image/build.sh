@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 tag=${1:-localhost/loden:latest}
 version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-set -- --build-arg VERSION="$version" --build-arg REVISION="$revision"
+set -- --build-arg TARGETARCH="$(go env GOARCH)" --build-arg VERSION="$version" --build-arg REVISION="$revision"
 if [ -n "${LODEN_OFFLINE:-}" ]; then
 	root=$PWD/.cache/image/rootfs
 	if [ ! -e "$root/etc/debian_version" ]; then

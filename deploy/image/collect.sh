@@ -12,24 +12,25 @@ ln -sfn usr/lib "$dir/lib"
 ln -sfn usr/lib64 "$dir/lib64"
 ln -sfn /run "$dir/var/run"
 
-# put FILE: copy one file to where it really is, and note it
-put() {
-	[ -e "$dir$1" ] && return
-	mkdir -p "$dir$(dirname "$1")"
-	cp -p "$1" "$dir$1"
-	echo "$1" >>"$dir/files"
+# place FILE: copy one file to where it really is, note it, and keep the name it is asked
+# for by (several of iptables' modules are links to others)
+place() {
+	real=$(readlink -f "$1")
+	if [ ! -e "$dir$real" ]; then
+		mkdir -p "$dir$(dirname "$real")"
+		cp -p "$real" "$dir$real"
+		echo "$real" >>"$dir/files"
+	fi
+	name=$(readlink -f "$(dirname "$1")")/$(basename "$1")
+	[ "$name" = "$real" ] || ln -sf "$real" "$dir$name"
 }
 
 # copy FILE...: with its directories and, for a program or library, the libraries it loads
 copy() {
 	for file in "$@"; do
-		put "$(readlink -f "$file")"
+		place "$file"
 		for lib in $(ldd "$file" 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*'); do
-			real=$(readlink -f "$lib")
-			put "$real"
-			# the name that the loader asks for
-			name=$(readlink -f "$(dirname "$lib")")/$(basename "$lib")
-			[ "$name" = "$real" ] || ln -sf "$real" "$dir$name"
+			place "$lib"
 		done
 	done
 }

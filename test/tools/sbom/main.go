@@ -32,6 +32,9 @@ func main() {
 	}
 }
 
+// ours is the module that the image is of.
+const ours = "github.com/loden-net/loden"
+
 // part is one thing that the image is made of, by its package URL.
 type part struct{ name, version, purl string }
 
@@ -44,6 +47,9 @@ func write(w io.Writer, name, version, packages string, programs []string) error
 			return fmt.Errorf("read %s: %w", program, err)
 		}
 		seen[part{"stdlib", info.GoVersion, "pkg:golang/stdlib@" + strings.TrimPrefix(info.GoVersion, "go")}] = true
+		if info.Main.Path != ours { // a program of another module: that is a part too
+			info.Deps = append(info.Deps, &info.Main)
+		}
 		for _, m := range info.Deps {
 			if m.Replace != nil {
 				m = m.Replace
