@@ -34,12 +34,12 @@ type Device struct {
 	limits  ratelimiter.Ratelimiter
 	counters
 
-	mu      sync.RWMutex // guards what follows, and peer.allowed
-	peers   map[noise.Key]*peer
-	port    uint16 // as configured; 0: any
-	mark    uint32
-	running bool
+	mu    sync.RWMutex // guards what follows, and peer.allowed
+	peers map[noise.Key]*peer
+	port  uint16 // as configured; 0: any
+	mark  uint32
 
+	running atomic.Bool   // timers run only then
 	closed  chan struct{} // closed when Run ends
 	workers sync.WaitGroup
 }
@@ -72,15 +72,6 @@ func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 // now returns the moment it is.
 func (d *Device) now() moment { return time.Since(d.born) }
 
-func (d *Device) isClosed() bool {
-	select {
-	case <-d.closed:
-		return true
-	default:
-		return false
-	}
-}
-
 // Run moves packets until ctx ends, which gives nil, or until the TUN device fails. It
 // closes the TUN device and the sockets. Call it once.
 func (d *Device) Run(ctx context.Context) error {
@@ -103,19 +94,27 @@ func (d *Device) Run(ctx context.Context) error {
 	return err
 }
 
-// start opens the sockets.
+// start opens the sockets and lets timers run.
 func (d *Device) start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.running = true
-	return d.rebind(d.port)
+	d.running.Store(true)
+	if err := d.rebind(d.port); err != nil {
+		return err
+	}
+	for _, p := range d.peers {
+		p.mu.Lock()
+		p.schedule(d.now())
+		p.mu.Unlock()
+	}
+	return nil
 }
 
 // stop closes everything and ends every conversation.
 func (d *Device) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.running = false
+	d.running.Store(false)
 	close(d.closed)
 	if err := d.tunnel.close(); err != nil {
 		d.log.Debug().Err(err).Msg("closed TUN device")
@@ -128,7 +127,7 @@ func (d *Device) stop() {
 
 // rebind opens sockets on port and closes the ones before. The caller holds d.mu.
 func (d *Device) rebind(port uint16) error {
-	if !d.running {
+	if !d.running.Load() {
 		d.port = port
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
 
 // pairs runs a test with every pair of makes in which ours is, on virtual time.
@@ -79,11 +81,16 @@ func TestSessionIsRenewedWhileDataFlows(t *testing.T) {
 }
 
 func TestSessionIsRenewedWhenItsInitiatorOnlyListens(t *testing.T) {
-	introduced(t, func(t *testing.T, _ *wire, a, b *node) {
+	introduced(t, func(t *testing.T, w *wire, a, b *node) {
+		var r tape
+		r.on(w)
 		a.says(b, 0, "hello") // a is the initiator
 		for range 300 {
 			b.says(a, 0, "a monologue")
 			time.Sleep(time.Second)
+		}
+		if n := len(r.of(noise.TypeInitiation, a.outer)); n != 0 {
+			t.Errorf("%d initiations by the side that talks: the session was left to expire", n)
 		}
 	})
 }

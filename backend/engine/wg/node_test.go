@@ -32,6 +32,7 @@ type node struct {
 	set     func(string) error
 	get     func() string
 	in      func([]byte)
+	inSuper func(offload.Header, []byte) // ours only
 	out     <-chan []byte
 	stop    func()
 }
@@ -74,6 +75,11 @@ func ours(t *testing.T, w *wire, n int) *node {
 		return b.String()
 	}
 	x.in = func(p []byte) { tun.in <- append(make([]byte, offload.HeaderSize), p...) }
+	x.inSuper = func(h offload.Header, p []byte) {
+		b := make([]byte, offload.HeaderSize, offload.HeaderSize+len(p))
+		h.Encode(b)
+		tun.in <- append(b, p...)
+	}
 	x.out = tun.out
 	x.stop = func() {
 		cancel()

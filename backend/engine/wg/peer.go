@@ -179,8 +179,13 @@ func (p *peer) keep(packet []byte) {
 	}
 	c.stage.add(packet, &p.device.staged)
 	p.staged.Store(len(c.stage.packets) > 0)
+	now := p.device.now()
+	if s := p.current.Load(); s != nil && s.usable(now) { // it came while the caller looked
+		p.device.post(letter{peer: p})
+		return
+	}
 	p.wantsKeys.Store(true)
-	p.schedule(p.device.now())
+	p.schedule(now)
 }
 
 // kept returns what was staged.

@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
 
@@ -102,6 +105,75 @@ func TestInitiationOfAnIdlePeerIsAnswered(t *testing.T) {
 			}
 			if n := b.device.indices.count(); n != 0 {
 				t.Fatalf("%d indices kept", n)
+			}
+		}
+	})
+}
+
+func TestInitiationWithoutMAC1CostsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, w *wire, a, b *node) {
+		a.meet(b, "")
+		b.meet(a, "")
+		w.decide(func(p parcel) int {
+			if p.data[0] == noise.TypeInitiation {
+				p.data[120] ^= 1 // the code is the last thing but 16 bytes
+			}
+			return 1
+		})
+		a.in(datagram(a, b, 0, []byte("x")))
+		synctest.Wait()
+		if b.device.counters.rejected.Load() != 1 || b.only().talks() {
+			t.Error("read all the same")
+		}
+	})
+}
+
+func TestCrossedHandshakesAreOverWhenOneIs(t *testing.T) {
+	bubble(t, func(t *testing.T, w *wire, a, b *node) {
+		a.meet(b, "")
+		b.meet(a, "")
+		var r tape
+		r.on(w)
+		w.fate = func(inner func(parcel) int) func(parcel) int {
+			return func(p parcel) int { // the answer to a is lost, that to b is not
+				if inner(p); p.data[0] == noise.TypeResponse && p.to == a.outer {
+					return 0
+				}
+				return 1
+			}
+		}(w.fate)
+		a.in(datagram(a, b, 0, []byte("x")))
+		b.in(datagram(b, a, 0, []byte("y")))
+		time.Sleep(time.Minute)
+		if n := len(r.of(noise.TypeInitiation, b.outer)); n > 1 {
+			t.Errorf("%d initiations by the side whose answer was lost, though there is a session", n)
+		}
+	})
+}
+
+// TestSuperPacketArrivesWhole sends one that is cut to pieces which need padding: padding
+// must not harm the payload behind it.
+func TestSuperPacketArrivesWhole(t *testing.T) {
+	bubble(t, func(t *testing.T, w *wire, a, b *node) {
+		a.meet(b, "")
+		b.meet(a, "")
+		a.says(b, 0, "hello")
+		for _, segment := range []int{1, 7, 333, 1000, 1367, 1380} {
+			payload := bytes.Repeat([]byte("All work and no play makes Jack a dull boy. "), 100)
+			pkt := datagram(a, b, 0, payload)
+			h := offload.Header{NeedsChecksum: true, Type: unix.VIRTIO_NET_HDR_GSO_UDP_L4, SegmentSize: uint16(segment), ChecksumStart: 20, ChecksumOffset: 6}
+			a.inSuper(h, pkt)
+			var got []byte
+			for len(got) < len(payload) {
+				select {
+				case p := <-b.out:
+					got = append(got, p[28:]...)
+				case <-time.After(time.Second):
+					t.Fatalf("segments of %d: %d of %d bytes arrived", segment, len(got), len(payload))
+				}
+			}
+			if !bytes.Equal(got, payload) {
+				t.Errorf("segments of %d: altered", segment)
 			}
 		}
 	})
