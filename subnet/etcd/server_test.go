@@ -224,14 +224,20 @@ const patience = 60 * time.Second
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	eventuallyWithin(t, patience, what, ok)
+}
+
+// eventuallyWithin is eventually with another bound.
+func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waited %v for: %s", patience, what)
+			t.Fatalf("waited %v for: %s", limit, what)
 		case <-tick.C:
 		}
 	}
