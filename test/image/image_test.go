@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,17 +189,27 @@ exec runc --root /run/runc run --bundle $bundle $id
 	return dir
 }
 
-// removeCgroups removes what containers leave that were killed with their runc.
+// removeCgroups ends what outlived its container, as the engine does by design, and removes
+// the containers' groups.
 func removeCgroups(t *testing.T) {
 	t.Helper()
 	sandboxtest.Until(t, 30*time.Second, "the containers' cgroups to be empty", func() error {
-		var left []error
-		for _, pattern := range []string{"/sys/fs/cgroup/*" + cgroup + "/*/", "/sys/fs/cgroup/*" + cgroup} {
-			made, err := filepath.Glob(pattern)
+		groups, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup + "/*/cgroup.procs")
+		left := []error{err}
+		for _, procs := range groups {
+			pids, err := os.ReadFile(procs)
 			left = append(left, err)
-			for _, path := range made {
-				left = append(left, os.Remove(path))
+			for _, word := range strings.Fields(string(pids)) {
+				if pid, err := strconv.Atoi(word); err == nil && pid > 1 {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+				}
 			}
+			left = append(left, os.Remove(filepath.Dir(procs)))
+		}
+		parents, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
+		left = append(left, err)
+		for _, path := range parents {
+			left = append(left, os.Remove(path))
 		}
 		return errors.Join(left...)
 	})
