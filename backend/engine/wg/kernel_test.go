@@ -1,0 +1,230 @@
+package wg
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// hostBinder opens the kernel's sockets on a host of the sandbox.
+type hostBinder struct{ host *sandbox.Host }
+
+func (b hostBinder) open(port uint16, mark uint32) (out bound, err error) {
+	err = b.host.Do(func() (err error) {
+		out, err = kernelBinder{}.open(port, mark)
+		return err
+	})
+	return out, err
+}
+
+// openTestTUN makes a TUN interface on the host the calling thread is on.
+func openTestTUN(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
+}
+
+// machine is a host with a device of ours on a real TUN interface. Machine n is 192.0.2.n
+// and 2001:db8::n outside, 10.0.0.n and fd00::n inside.
+type machine struct {
+	*node
+	host *sandbox.Host
+}
+
+func newMachine(t *testing.T, n int) *machine {
+	t.Helper()
+	m := &machine{node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
+	err := m.host.Do(func() error {
+		file, err := openTestTUN("wg0")
+		if err != nil {
+			return err
+		}
+		m.device, err = New(file, "wg0", zerolog.Nop())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.device.binder = hostBinder{m.host}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.device.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	sandboxtest.Until(t, 10*time.Second, "sockets", func() error {
+		if m.device.sockets.Load() == nil {
+			return os.ErrNotExist
+		}
+		return nil
+	})
+	m.set = func(s string) error { return m.device.Configure(strings.NewReader(s + "\n")) }
+	m.get = func() string { return described(t, m.device) }
+	m.begin()
+	return m
+}
+
+// connect wires two machines and makes them peers over outer addresses of one family.
+func connect(t *testing.T, a, b *machine, v6 bool, outerMTU, innerMTU int) {
+	t.Helper()
+	if err := sandbox.Wire(a.host, "eth0", b.host, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for n, m := range []*machine{a, b} {
+		n++
+		for _, line := range []string{
+			fmt.Sprintf("addr add 192.0.2.%d/24 dev eth0", n), fmt.Sprintf("addr add 2001:db8::%d/64 dev eth0 nodad", n),
+			fmt.Sprintf("link set eth0 mtu %d", outerMTU), fmt.Sprintf("link set wg0 mtu %d up", innerMTU),
+			fmt.Sprintf("addr add 10.0.0.%d/24 dev wg0", n), fmt.Sprintf("addr add fd00::%d/64 dev wg0 nodad", n),
+		} {
+			if err := m.host.Run("ip", strings.Fields(line)...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.device.LinkChanged()
+	}
+	for _, pair := range [][2]*machine{{a, b}, {b, a}} {
+		pair[0].meet(pair[1].node, "")
+		if v6 {
+			pair[0].mustSet("public_key=%s\nendpoint=[%s]:51820\n", pair[1].public.Hex(), pair[1].outer6())
+		}
+	}
+}
+
+func (m *machine) ping(t *testing.T, to string, args ...string) {
+	t.Helper()
+	if err := m.host.Run("ping", append([]string{"-c3", "-i0.2", "-W5", to}, args...)...); err != nil {
+		t.Error(err)
+	}
+}
+
+// transfer sends size bytes over TCP from a to b and wants them whole.
+func transfer(t *testing.T, a, b *machine, to string, size int) {
+	t.Helper()
+	var listener net.Listener
+	err := b.host.Do(func() (err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort(to, "0"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	sum := make(chan uint32, 1)
+	go func() {
+		c, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		sum <- digest(c)
+	}()
+	var c net.Conn
+	if err := a.host.Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", listener.Addr().String(), 20*time.Second)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := fill(t, c, size)
+	_ = c.Close()
+	select {
+	case got := <-sum:
+		if got != want {
+			t.Errorf("%d bytes to %s: altered on their way", size, to)
+		}
+	case <-time.After(time.Minute):
+		t.Errorf("%d bytes to %s: not there after a minute", size, to)
+	}
+}
+
+func TestPacketsCrossRealInterfaces(t *testing.T) {
+	for _, way := range []struct {
+		name             string
+		v6               bool
+		outer, innerMTU  int
+		wireSegmentation bool
+	}{
+		{"over IPv4", false, 1500, 1420, true},
+		{"over IPv6", true, 1500, 1420, true},
+		{"over IPv4, frames on the wire", false, 1500, 1420, false},
+		{"over IPv6, frames on the wire", true, 1500, 1420, false},
+		{"small", true, 1500, 1280, true},
+		{"jumbo", false, 9000, 8920, true},
+		{"outer fragments", false, 1400, 1420, true},
+		{"outer fragments, IPv6", true, 1400, 1420, true},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			a, b := newMachine(t, 1), newMachine(t, 2)
+			connect(t, a, b, way.v6, way.outer, way.innerMTU)
+			if !way.wireSegmentation {
+				for _, m := range []*machine{a, b} {
+					if err := m.host.Run("ethtool", "-K", "eth0", "gso", "off", "tso", "off", "tx-udp-segmentation", "off"); err != nil {
+						t.Skip(err)
+					}
+				}
+			}
+			a.ping(t, "10.0.0.2")
+			b.ping(t, "fd00::1", "-s", "1100")
+			transfer(t, a, b, "10.0.0.2", 8<<20)
+			transfer(t, b, a, "fd00::1", 8<<20)
+		})
+	}
+}
+
+func TestEndsWhenTheInterfaceIsDeleted(t *testing.T) {
+	host := sandboxtest.Host(t, "gone")
+	var d *Device
+	err := host.Do(func() error {
+		file, err := openTestTUN("wg0")
+		if err != nil {
+			return err
+		}
+		d, err = New(file, "wg0", zerolog.Nop())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.binder = hostBinder{host}
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(t.Context()) }()
+	for _, args := range [][]string{{"link", "set", "wg0", "up"}, {"link", "del", "wg0"}} {
+		if err := host.Run("ip", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("still running")
+	}
+}
