@@ -45,6 +45,9 @@ func (r *Registry) Acquire(ctx context.Context, n config.Network, want subnet.Le
 		if err == nil {
 			return c, nil
 		}
+		if errors.Is(err, ErrUnavailable) {
+			return nil, err // what was written without an answer, the next Acquire finds
+		}
 		if !errors.Is(err, errRace) {
 			a.giveUp(ctx)
 			return nil, err

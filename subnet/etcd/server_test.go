@@ -257,6 +257,17 @@ func within(t *testing.T) context.Context {
 // open returns a registry on the shared etcd, or on the endpoints given, with quick probes.
 func open(t *testing.T, change func(*etcd.Options), endpoints ...string) *etcd.Registry {
 	t.Helper()
+	return openLog(t, zerolog.New(zerolog.NewTestWriter(t)), change, endpoints...)
+}
+
+// openQuiet is open without a log, for tests that lose thousands of races.
+func openQuiet(t *testing.T) *etcd.Registry {
+	t.Helper()
+	return openLog(t, zerolog.Nop(), nil)
+}
+
+func openLog(t *testing.T, log zerolog.Logger, change func(*etcd.Options), endpoints ...string) *etcd.Registry {
+	t.Helper()
 	if len(endpoints) == 0 {
 		endpoints = []string{shared}
 	}
@@ -267,7 +278,7 @@ func open(t *testing.T, change func(*etcd.Options), endpoints ...string) *etcd.R
 	if change != nil {
 		change(&opts)
 	}
-	r, err := etcd.Open(t.Context(), opts, zerolog.New(zerolog.NewTestWriter(t)))
+	r, err := etcd.Open(t.Context(), opts, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,448 @@
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/subnet"
+	"github.com/loden-net/loden/subnet/etcd"
+)
+
+// crowdedDoc has seven subnets of each family.
+const crowdedDoc = `{"Network":"10.9.0.0/27","SubnetLen":30,"EnableIPv6":true,"IPv6Network":"fd09::/59","IPv6SubnetLen":62}`
+
+// histories is how many are run: few by default, LODEN_HISTORIES=10000 for the long form.
+func histories(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(os.Getenv("LODEN_HISTORIES"))
+	if err != nil {
+		return 300
+	}
+	return n
+}
+
+// Nodes join, leave, expire, wake up too late and lose requests, all at once, over and
+// over, beside a lease that flannel wrote. Each history must be one that a single list of
+// holders could have produced, and no event in etcd may show a subnet of either family
+// held twice.
+func TestAllocationIsLinearizable(t *testing.T) {
+	r := openQuiet(t)
+	r.Intercept(lossy)
+	c := plain(t, shared)
+	watcher := watchForDuplicates(t, c, prefix(t)+"/")
+	var stats tally
+	total, next := histories(t), atomic.Int64{}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(total) && !t.Failed(); i = next.Add(1) {
+				oneHistory(t, r, c, uint64(i), &stats)
+			}
+		})
+	}
+	wg.Wait()
+	duplicates, events := watcher()
+	t.Logf("%d histories: %s; %d lease events, subnets held twice: %d IPv4, %d IPv6", total, &stats, events, duplicates[opt.V4], duplicates[opt.V6])
+	if duplicates[opt.V4]+duplicates[opt.V6] != 0 {
+		t.Error("a subnet was held twice")
+	}
+	if events == 0 || stats.lost.Load() == 0 || stats.unknown.Load() == 0 {
+		t.Error("the histories did not do what they are for")
+	}
+}
+
+// tally counts what happened.
+type tally struct{ acquired, lost, unknown, released, expired, full atomic.Int64 }
+
+func (s *tally) String() string {
+	return fmt.Sprintf("%d acquired, %d released, %d expired, %d woke up too late, %d without an answer, %d found it full",
+		s.acquired.Load(), s.released.Load(), s.expired.Load(), s.lost.Load(), s.unknown.Load(), s.full.Load())
+}
+
+// lossy loses requests, or only their answers, when the context says so. The status is one
+// that etcd's client does not try again by itself.
+func lossy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	draw, ok := ctx.Value(lossKey{}).(func() float64)
+	if !ok {
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	switch x := draw(); {
+	case x < 0.10:
+		return status.Error(codes.Aborted, "request lost")
+	case x < 0.20:
+		_ = invoke(ctx, method, req, reply, cc, opts...)
+		return status.Error(codes.Aborted, "answer lost")
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+type lossKey struct{}
+
+// What the model knows of an operation.
+type (
+	input struct {
+		op, node string
+		since    int64 // of the claim that is used
+	}
+	output struct {
+		ok, unknown bool
+		subnets     opt.Dual[netip.Prefix]
+		since       int64
+		list        map[string]holding
+	}
+	holding struct {
+		subnets opt.Dual[netip.Prefix]
+		since   int64
+	}
+)
+
+// player is one node of a history.
+type player struct {
+	h    *history
+	r    *etcd.Registry
+	name string
+	host byte
+	rnd  *rand.Rand
+	old  []*etcd.Claim // every claim it ever had; the last is the newest
+
+	updates uint16
+}
+
+// history is one run.
+type history struct {
+	t     *testing.T
+	stats *tally
+	start time.Time
+	admin *clientv3.Client
+	n     config.Network
+
+	mu  sync.Mutex
+	ops []porcupine.Operation
+}
+
+func (h *history) record(client int, in input, do func() output) output {
+	call := time.Since(h.start).Nanoseconds()
+	out := do()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: time.Since(h.start).Nanoseconds()})
+	if out.unknown {
+		h.stats.unknown.Add(1)
+	}
+	return out
+}
+
+func oneHistory(t *testing.T, shared *etcd.Registry, c *clientv3.Client, seed uint64, stats *tally) {
+	base := fmt.Sprintf("%s/%d", prefix(t), seed)
+	r, err := shared.At(base)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if _, err := c.Put(t.Context(), base+"/subnets/10.9.0.12-30&fd09:0:0:10::-62", `{"PublicIP":"192.0.2.250","PublicIPv6":null}`); err != nil {
+		t.Error(err)
+		return
+	}
+	h := &history{t: t, stats: stats, start: time.Now(), admin: c, n: network(t, crowdedDoc)}
+	var wg sync.WaitGroup
+	for i, name := range []string{"a", "b", "c", "d"} {
+		p := &player{h: h, r: r, name: name, host: byte(i + 1), rnd: rand.New(rand.NewPCG(seed, uint64(i)))}
+		wg.Go(func() {
+			for range 4 {
+				p.step(t.Context())
+			}
+		})
+	}
+	wg.Wait()
+	h.record(9, input{op: "list"}, func() output { return list(t.Context(), r) })
+	result := porcupine.CheckOperationsTimeout(model.ToModel(), h.ops, patience)
+	if result != porcupine.Ok {
+		var text []string
+		for _, op := range h.ops {
+			text = append(text, fmt.Sprintf("%d..%d %+v -> %+v", op.Call, op.Return, op.Input, op.Output))
+		}
+		t.Errorf("history %d is %s:\n%s", seed, result, strings.Join(text, "\n"))
+	}
+	if _, err := c.Delete(t.Context(), base+"/", clientv3.WithPrefix()); err != nil {
+		t.Error(err)
+	}
+}
+
+// step does one thing at random.
+func (p *player) step(ctx context.Context) {
+	if p.rnd.IntN(3) == 0 { // a bad network for one operation
+		ctx = context.WithValue(ctx, lossKey{}, func() float64 { return p.rnd.Float64() })
+	}
+	if len(p.old) == 0 || p.rnd.IntN(5) < 2 {
+		p.acquire(ctx)
+		return
+	}
+	claim := p.old[len(p.old)-1]
+	switch p.rnd.IntN(4) {
+	case 0:
+		p.release(ctx, claim)
+	case 1:
+		p.expire(claim)
+	case 2:
+		p.update(ctx, p.old[p.rnd.IntN(len(p.old))]) // perhaps one that ended long ago
+	default:
+		p.h.record(int(p.host), input{op: "list"}, func() output { return list(ctx, p.r) })
+	}
+}
+
+func (p *player) acquire(ctx context.Context) {
+	var prefer opt.Dual[netip.Prefix]
+	for f, rng := range p.h.n.Ranges.All() { // each family by itself, so that pairs cross
+		if p.rnd.IntN(2) == 0 {
+			a, _ := subnet.Allocate(p.h.n, fmt.Sprint(p.rnd.Uint64()), prefer, nil)
+			if q, ok := a.Of(f).Get(); ok && rng.Contains(q) {
+				prefer = prefer.With(f, q)
+			}
+		}
+	}
+	p.h.record(int(p.host), input{op: "acquire", node: p.name}, func() output {
+		c, err := p.r.Acquire(ctx, p.h.n, want(p.name, p.host), prefer)
+		if err != nil {
+			return p.outcome(err)
+		}
+		p.h.stats.acquired.Add(1)
+		p.old = append(p.old, c)
+		return output{ok: true, subnets: c.Lease().Subnets, since: c.Lease().Since}
+	})
+}
+
+func (p *player) expire(c *etcd.Claim) {
+	p.h.record(int(p.host), input{op: "remove", since: c.Lease().Since}, func() output {
+		_, err := p.h.admin.Revoke(p.h.t.Context(), c.EtcdLease())
+		if err == nil {
+			p.h.stats.expired.Add(1)
+		}
+		return output{ok: true} // or it was gone before
+	})
+}
+
+func (p *player) update(ctx context.Context, c *etcd.Claim) {
+	p.h.record(int(p.host), input{op: "update", node: p.name, since: c.Lease().Since}, func() output {
+		p.updates++ // another port each time, so that there is something to write
+		w := want(p.name, p.host)
+		w.Endpoints.V4 = opt.Some(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, p.host}), 1000+p.updates))
+		return p.outcome(c.Update(ctx, w))
+	})
+}
+
+func (p *player) release(ctx context.Context, c *etcd.Claim) {
+	p.h.record(int(p.host), input{op: "remove", since: c.Lease().Since}, func() output {
+		out := p.outcome(c.Release(ctx))
+		if out.ok {
+			p.h.stats.released.Add(1)
+		}
+		return out
+	})
+}
+
+// outcome sorts an error: nothing was done, or nobody knows.
+func (p *player) outcome(err error) output {
+	switch {
+	case err == nil:
+		return output{ok: true}
+	case errors.Is(err, etcd.ErrLeaseLost):
+		p.h.stats.lost.Add(1)
+		return output{}
+	case errors.Is(err, subnet.ErrOutOfSubnets):
+		p.h.stats.full.Add(1)
+		return output{}
+	case !errors.Is(err, etcd.ErrUnavailable):
+		p.h.t.Errorf("%s: %v", p.name, err)
+	}
+	return output{unknown: true}
+}
+
+func list(ctx context.Context, r *etcd.Registry) output {
+	s, err := r.Snapshot(ctx)
+	if err != nil {
+		return output{unknown: true}
+	}
+	out := output{ok: true, list: map[string]holding{}}
+	for _, l := range s.Leases {
+		out.list[l.Node] = holding{l.Subnets, l.Since}
+	}
+	return out
+}
+
+// holders is the state of the model: who holds what. A node that has nothing is the zero
+// holding. It is comparable.
+type holders [5]holding
+
+// flannels is a lease that flannel wrote before the history began.
+var flannels = holding{subnets: opt.Dual[netip.Prefix]{
+	V4: opt.Some(netip.MustParsePrefix("10.9.0.12/30")), V6: opt.Some(netip.MustParsePrefix("fd09:0:0:10::/62")),
+}}
+
+// model is the allocation as one list of holders. A claim without an answer may hold
+// something the list does not know: that only takes room, and shows with the next answer.
+var model = porcupine.NondeterministicModel{
+	Init: func() []any { return []any{holders{4: flannels}} },
+	Step: func(state, in, out any) []any {
+		s, i, o := state.(holders), in.(input), out.(output)
+		switch i.op {
+		case "acquire":
+			return s.acquire(slot(i.node), o)
+		case "update":
+			if o.ok && s[slot(i.node)].since != i.since {
+				return nil // it wrote what it does not hold
+			}
+		case "remove":
+			return s.remove(i, o)
+		case "list":
+			return s.list(o)
+		}
+		return []any{s}
+	},
+}
+
+func slot(node string) int { return int(node[0] - 'a') }
+
+func (s holders) acquire(i int, o output) []any {
+	if !o.ok {
+		return []any{s}
+	}
+	got := holding{o.subnets, o.since}
+	if s[i] != (holding{}) && s[i] != got {
+		return nil // it had a lease and got another
+	}
+	s[i] = got
+	if !s.disjoint() {
+		return nil
+	}
+	return []any{s}
+}
+
+func (s holders) remove(i input, o output) []any {
+	after := s
+	for n := range after {
+		if i.since != 0 && after[n].since == i.since {
+			after[n] = holding{}
+		}
+	}
+	if o.unknown {
+		return []any{s, after}
+	}
+	return []any{after}
+}
+
+func (s holders) list(o output) []any {
+	if !o.ok {
+		return []any{s}
+	}
+	for n := range 4 {
+		listed, there := o.list[string(rune('a'+n))]
+		if s[n] != (holding{}) && (!there || listed != s[n]) {
+			return nil // a holder is not listed as it is
+		}
+		s[n] = listed
+	}
+	if !s.disjoint() {
+		return nil
+	}
+	return []any{s}
+}
+
+func (s holders) disjoint() bool {
+	for i, a := range s {
+		for _, b := range s[i+1:] {
+			if overlap(a.subnets, b.subnets, opt.V4) || overlap(a.subnets, b.subnets, opt.V6) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func overlap(a, b opt.Dual[netip.Prefix], f opt.Family) bool {
+	p, ok := a.Of(f).Get()
+	q, ok2 := b.Of(f).Get()
+	return ok && ok2 && p.Overlaps(q)
+}
+
+// watchForDuplicates follows everything under a branch, event by event, and counts each
+// time that two leases of one prefix hold one subnet. The returned function ends it.
+func watchForDuplicates(t *testing.T, c *clientv3.Client, branch string) func() (map[opt.Family]int, int) {
+	t.Helper()
+	resp, err := c.Get(t.Context(), branch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	duplicates, events := map[opt.Family]int{}, 0
+	held := map[string]map[string]opt.Dual[netip.Prefix]{} // by prefix, by key form
+	done := make(chan struct{})
+	fold := func(e *clientv3.Event) {
+		base, leaf, ok := strings.Cut(strings.TrimPrefix(string(e.Kv.Key), branch), "/subnets/")
+		if !ok {
+			return
+		}
+		events++
+		if e.Type == clientv3.EventTypeDelete {
+			delete(held[base], leaf)
+			return
+		}
+		subnets, err := subnet.ParseKey(leaf)
+		if err != nil {
+			t.Errorf("key %q: %v", e.Kv.Key, err)
+		}
+		for other, theirs := range held[base] {
+			for _, f := range opt.Families() {
+				if other != leaf && overlap(subnets, theirs, f) {
+					duplicates[f]++
+				}
+			}
+		}
+		if held[base] == nil {
+			held[base] = map[string]opt.Dual[netip.Prefix]{}
+		}
+		held[base][leaf] = subnets
+	}
+	watch := c.Watch(t.Context(), branch, clientv3.WithPrefix(), clientv3.WithRev(resp.Header.Revision+1))
+	go func() {
+		defer close(done)
+		for resp := range watch {
+			if resp.Err() != nil {
+				t.Error(resp.Err())
+			}
+			for _, e := range resp.Events {
+				if string(e.Kv.Key) == branch+"end" {
+					return
+				}
+				fold(e)
+			}
+		}
+	}()
+	return func() (map[opt.Family]int, int) {
+		if _, err := c.Put(t.Context(), branch+"end", ""); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-done:
+		case <-within(t).Done():
+			t.Error("the watch did not reach its end")
+		}
+		return duplicates, events
+	}
+}
