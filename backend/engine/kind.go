@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/backend/engine/wg"
 )
 
 // Kind names an implementation of the userspace data path.
@@ -33,7 +35,7 @@ func open(o Options, tun *os.File) (dataPath, error) {
 	case WireGuardGo:
 		return openWireGuardGo(tun, o.Log)
 	case Loden:
-		return nil, fmt.Errorf("start engine %s: not built in yet: choose wireguard-go", o.Kind)
+		return wg.Start(tun, o.Iface, o.Log)
 	default:
 		return nil, fmt.Errorf("start engine %q: choose wireguard-go or loden", o.Kind)
 	}

@@ -1,0 +1,49 @@
+package wg
+
+import (
+	"context"
+	"net"
+	"os"
+
+	"github.com/rs/zerolog"
+)
+
+// Running is a device that moves packets until Close, or until its interface is deleted.
+type Running struct {
+	*Device
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Start makes a device as New does and runs it on a goroutine of its own.
+func Start(file *os.File, name string, log zerolog.Logger) (*Running, error) {
+	d, err := New(file, name, log)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Running{Device: d, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		if err := d.Run(ctx); err != nil {
+			log.Warn().Err(err).Msg("data path ended")
+		}
+	}()
+	return r, nil
+}
+
+// IpcHandle serves one UAPI connection until it ends, and closes it.
+func (r *Running) IpcHandle(conn net.Conn) {
+	if err := r.Serve(conn); err != nil {
+		r.log.Debug().Err(err).Msg("configuration connection broke")
+	}
+}
+
+// Done is closed when the device has ended, by Close or by itself.
+func (r *Running) Done() <-chan struct{} { return r.done }
+
+// Close ends the device and waits until it has released the TUN file and the sockets.
+func (r *Running) Close() {
+	r.cancel()
+	<-r.done
+}
