@@ -36,9 +36,11 @@ type Wire struct {
 
 	mu       sync.Mutex // guards all below
 	counts   map[Kind]int
+	clear    opt.Dual[int]         // frames in clear, by family
 	tunnels  map[[2]netip.Addr]int // WireGuard frames by sender and receiver
 	examples []string              // the first frames that should not have been there
 	canaries map[string]int        // canary text → how often it was seen as clear
+	missed   uint32                // frames that the kernel could not hand over
 	err      error                 // why the tap ended, if it did
 }
 
@@ -84,6 +86,10 @@ func (w *Wire) see(frame []byte) {
 	case Tunnel:
 		w.tunnels[[2]netip.Addr{p.Src, p.Dst}]++
 	case Clear, Unexpected:
+		if kind == Clear && p.Src.IsValid() {
+			f := opt.FamilyOf(p.Src)
+			w.clear = w.clear.With(f, w.clear.Of(f).Or(0)+1)
+		}
 		if len(w.examples) < maxExamples {
 			w.examples = append(w.examples, fmt.Sprintf("%s: %s, %d bytes", kind, describe(p), len(frame)))
 		}
@@ -97,6 +103,13 @@ func (w *Wire) Counts() map[Kind]int {
 	return maps.Clone(w.counts)
 }
 
+// Clear returns how many frames in clear have been seen of each family.
+func (w *Wire) Clear() opt.Dual[int] {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clear
+}
+
 // tunnelled returns how many WireGuard frames have crossed between two nodes, both ways.
 func (w *Wire) tunnelled(a, b netip.Addr) int {
 	w.mu.Lock()
@@ -104,10 +117,19 @@ func (w *Wire) tunnelled(a, b netip.Addr) int {
 	return w.tunnels[[2]netip.Addr{a, b}] + w.tunnels[[2]netip.Addr{b, a}]
 }
 
+// Missed returns how many frames the kernel could not hand over since the beginning.
+func (w *Wire) Missed() (uint32, error) {
+	now, err := w.tap.Missed()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.missed += now
+	return w.missed, err
+}
+
 // Problems returns what should not have been on the wire, and whether looking at it went
 // wrong. Call Sync first, so that everything sent by then has been looked at.
 func (w *Wire) Problems() []string {
-	missed, err := w.tap.Missed()
+	missed, err := w.Missed()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string
