@@ -14,7 +14,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## what there is to make
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: programs tools ## static binaries in bin/, CNI plugins in bin/cni/
@@ -54,6 +54,24 @@ test: packages build ## everything: unit, property, fuzz seeds, real kernel, rea
 .PHONY: e2e
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
+
+.PHONY: test-kernel
+test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's kernel in QEMU
+	GO=$(GO) test/kernel/run.sh
+
+.PHONY: image image-test
+image: ## the container image, by buildah
+	VERSION=$(VERSION) deploy/image/build.sh
+image-test: packages build ## the image, run as nodes: needs buildah, debootstrap and runc
+	$(ROOT) $(GO) test -tags image -timeout 20m -count=1 -v ./test/image/
+
+.PHONY: bench-cni bench-registry bench-dataplane
+bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
+	$(ROOT) $(GO) run ./test/bench/cni -bin $(BIN) -plugins $(BIN)/cni
+bench-registry: ## etcd: loden's registry beside flannel's
+	cd test/bench/registry && GOWORK=off $(GO) run .
+bench-dataplane: packages build ## userspace WireGuard: loden's engine beside wireguard-go; needs iperf3
+	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go ''
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, shape of the tree

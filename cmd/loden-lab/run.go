@@ -25,7 +25,7 @@ type options struct {
 	families string
 	underlay string
 	engines  []string
-	flags_   []string
+	extra    []string
 	bin      string
 	check    bool
 	json     bool
@@ -38,7 +38,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.families, "families", "dual", "address families of the pods: dual, ipv4, ipv6")
 	fs.StringVar(&o.underlay, "underlay", "ipv4", "address family between the nodes: ipv4, ipv6")
 	fs.StringSliceVar(&o.engines, "engine", nil, "--engine of the first node, the second, … and round again; \"mixed\" is kernel,loden")
-	fs.StringArrayVar(&o.flags_, "flag", nil, "further flag of every `loden run`, such as --flag=--firewall=nftables; may be given several times")
+	fs.StringArrayVar(&o.extra, "flag", nil, "further flag of every `loden run`, such as --flag=--firewall=nftables; may be given several times")
 	fs.StringVar(&o.bin, "bin", "", "directory of the programs (default: that of loden-lab)")
 	fs.BoolVar(&o.check, "check", false, "end with a verdict instead of staying up: exit status 0 or 1")
 	fs.BoolVar(&o.json, "json", false, "print the verdict as JSON")
@@ -65,7 +65,7 @@ func (o *options) lab(report func(string)) (lab.Options, error) {
 	}
 	return lab.Options{
 		Nodes: o.nodes, Pods: o.pods, Families: lab.Families(o.families), Underlay: lab.Families(o.underlay),
-		Engines: engines, Flags: o.flags_, Bin: bin, Report: report,
+		Engines: engines, Flags: o.extra, Bin: bin, Report: report,
 	}, nil
 }
 
@@ -128,7 +128,7 @@ func stay(ctx context.Context, l *lab.Lab) error {
 	if err := os.WriteFile(settingsFile, []byte(env), 0o600); err != nil {
 		return err
 	}
-	fmt.Print(hints(l))
+	fmt.Print(hints())
 	<-ctx.Done()
 	fmt.Println("\nremoving everything")
 	return nil

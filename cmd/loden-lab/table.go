@@ -2,13 +2,16 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/loden-net/loden/cmd/loden-lab/lab"
 )
+
+// maxProblems is how many problems a person is shown.
+const maxProblems = 12
 
 // table returns the verdict as a person reads it: node by node, one block per family.
 func table(l *lab.Lab, v lab.Verdict) string {
@@ -18,7 +21,11 @@ func table(l *lab.Lab, v lab.Verdict) string {
 		block(&b, l, v, f.String())
 	}
 	fmt.Fprintf(&b, "\nunderlay: %s\ninternet: %s\n", frames(v.Underlay), frames(v.Internet))
-	for _, p := range v.Problems {
+	for i, p := range v.Problems {
+		if i == maxProblems {
+			fmt.Fprintf(&b, "PROBLEM  and %d more (--json has them all)\n", len(v.Problems)-i)
+			break
+		}
 		fmt.Fprintf(&b, "PROBLEM  %s\n", p)
 	}
 	if v.OK {
@@ -105,8 +112,8 @@ func frames(counts map[lab.Kind]int) string {
 }
 
 // hints says how to look closer from another terminal.
-func hints(l *lab.Lab) string {
-	self := filepath.Join(l.Bin, "loden-lab")
+func hints() string {
+	self := os.Args[0]
 	var b strings.Builder
 	b.WriteString("\nLook closer, in another terminal:\n\n")
 	for _, line := range [][2]string{
