@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/diff"
@@ -37,7 +38,7 @@ type Device struct {
 // work. It changes nothing, except that asking for WireGuard makes a kernel load its
 // module. The interface and the engine outlive the Device; the caller closes it.
 func Open(o Options) (*Device, error) {
-	links, err := netlink.NewHandle()
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE) // the others may not be in the kernel
 	if err != nil {
 		return nil, fmt.Errorf("open interface %s: %w", o.Name, err)
 	}

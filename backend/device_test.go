@@ -318,7 +318,7 @@ func TestInterfaceOfAnotherKindIsLeftAlone(t *testing.T) {
 	a.must("ip", "link", "show", iface)
 }
 
-func TestKernelAskedForWithoutOneIsAClearError(t *testing.T) {
+func TestAskingForTheKernelWithoutOneIsAClearError(t *testing.T) {
 	a := newNode(t, 1)
 	a.start("kernel")
 	got := a.ask(request{Op: "apply", Want: opt.Some(a.config())})

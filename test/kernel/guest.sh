@@ -1,0 +1,25 @@
+#!/usr/bin/dash
+# guest.sh: the first process of the guest. It runs the tests and says how they went on the console.
+export PATH=/usr/bin:/usr/sbin HOME=/root LODEN_BIN=/work/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mkdir -p /dev/pts /run/netns
+pattern=$(sed -n 's/.*loden.tests=\([^ ]*\).*/\1/p' /proc/cmdline)
+read -r up _ </proc/uptime
+echo "GUEST up after $up s: Linux $(uname -r)"
+ip link set lo up
+modprobe tun
+verdict=good
+tests() {
+	cd "$1" || verdict=bad
+	"./$2" -test.v -test.timeout 15m -test.run "$3" || verdict=bad
+	read -r up _ </proc/uptime
+	echo "GUEST $2 done after $up s"
+}
+tests /work/backend backend.test "^TestKernel.*$pattern"
+tests /work/test/kernel kernel.test "$pattern"
+echo "GUEST VERDICT: $verdict"
+poweroff -f

@@ -1,0 +1,209 @@
+//go:build kernel
+
+// Package kernel_test owns the proof that whole clusters work on kernel WireGuard, and
+// with kernel and userspace nodes mixed: the programs of bin/, a real etcd, real
+// namespaces, under Debian's kernel. run.sh boots that; the tests do not run elsewhere.
+package kernel_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// limit is how long anything may take: the guest's processor is an emulated one.
+const limit = 5 * time.Minute
+
+// engines are the clusters: of one kind, and of two.
+var engines = map[string][]string{
+	"kernel": {"auto"},
+	"mixed":  {"kernel", "wireguard-go"},
+}
+
+// cluster makes a lab and waits until it stands.
+func cluster(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	bin, err := filepath.Abs(os.Getenv("LODEN_BIN"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Bin, o.Report = bin, func(line string) { t.Log(line) }
+	l, err := lab.New(o)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range l.Nodes {
+				if d := n.Daemon(); d != nil {
+					t.Logf("%s said:\n%s", n.Name, d.Tail(30))
+				}
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func up(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := l.Up(ctx); err != nil {
+		t.Fatal(err)
+	}
+	serving(t, l.Nodes...)
+}
+
+func serving(t *testing.T, nodes ...*lab.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for _, n := range nodes {
+		if err := n.Serving(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// good fails the test for every pod that does not answer, and every packet in clear.
+func good(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	v := l.Check(t.Context())
+	for _, p := range v.Problems {
+		t.Error(p)
+	}
+	if v.Underlay[lab.Tunnel] == 0 || len(v.Paths) == 0 {
+		t.Errorf("%d paths, underlay %v", len(v.Paths), v.Underlay)
+	}
+	t.Logf("%d paths, %d exits, underlay %v, internet %v", len(v.Paths), len(v.Exits), v.Underlay, v.Internet)
+}
+
+// wants says which kind of WireGuard node i should report, and holds it to that.
+func wants(t *testing.T, l *lab.Lab, kinds []string) {
+	t.Helper()
+	for i, n := range l.Nodes {
+		want := kinds[i%len(kinds)]
+		if want == "auto" {
+			want = "kernel"
+		}
+		out, err := n.Output("ip", "-d", "link", "show", "loden0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := strings.Contains(out, "wireguard"); is != (want == "kernel") {
+			t.Errorf("%s should be %s:\n%s", n.Name, want, out)
+		}
+		text, err := n.Loden("status", "--json")
+		if err != nil || !json.Valid([]byte(text)) || !strings.Contains(text, `"`+want+`"`) {
+			t.Errorf("status of %s (%s): %v\n%s", n.Name, want, err, text)
+		}
+	}
+}
+
+func TestEveryPodReachesEveryPodAndTheOutside(t *testing.T) {
+	for name, kinds := range engines {
+		for _, underlay := range []lab.Families{lab.IPv4, lab.IPv6} {
+			t.Run(fmt.Sprintf("%s over %s", name, underlay), func(t *testing.T) {
+				l := cluster(t, lab.Options{Nodes: 3, Pods: 1, Families: lab.Dual, Underlay: underlay, Engines: kinds})
+				up(t, l)
+				wants(t, l, kinds)
+				good(t, l)
+			})
+		}
+	}
+}
+
+// TestRestartsLoseNoPacket ends and starts the daemon of both nodes under a stream in each
+// direction. The rate is what the emulated processor bears.
+func TestRestartsLoseNoPacket(t *testing.T) {
+	for name, kinds := range engines {
+		t.Run(name, func(t *testing.T) {
+			l := cluster(t, lab.Options{Nodes: 2, Pods: 1, Families: lab.Dual, Underlay: lab.IPv4, Engines: kinds})
+			up(t, l)
+			good(t, l)
+			a, b := l.Nodes[0].Pods[0], l.Nodes[1].Pods[0]
+			streams := []lab.Stream{
+				{From: a, To: b, Family: opt.V4, Rate: 100},
+				{From: b, To: a, Family: opt.V6, Rate: 100},
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			flows := make([]lab.Flow, len(streams))
+			var group errgroup.Group
+			for i, s := range streams {
+				group.Go(func() (err error) {
+					flows[i], err = s.Run(ctx)
+					return err
+				})
+			}
+			for i := range 8 {
+				n := l.Nodes[i%2]
+				if err := n.Stop([]syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/2%2]); err != nil {
+					t.Fatal(err)
+				}
+				if err := n.Start(); err != nil {
+					t.Fatal(err)
+				}
+				serving(t, n)
+			}
+			stop()
+			if err := group.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			for i, f := range flows {
+				t.Logf("stream %d: sent %d, received %d, longest gap %v", i, f.Sent, f.Received, f.Gap)
+				if f.Received != f.Sent || f.Sent < 100 {
+					t.Errorf("stream %d: %d of %d lost, the first are %v", i, f.Sent-f.Received, f.Sent, f.Lost)
+				}
+			}
+			for _, n := range l.Nodes {
+				out, err := n.Loden(append([]string{"plan"}, n.Flags()...)...)
+				if err != nil || strings.TrimSpace(out) != "no change" {
+					t.Errorf("plan on running %s: %v\n%s", n.Name, err, out)
+				}
+			}
+			good(t, l)
+		})
+	}
+}
+
+func TestDownLeavesTheHostAsFound(t *testing.T) {
+	for name, kinds := range engines {
+		t.Run(name, func(t *testing.T) {
+			l := cluster(t, lab.Options{Nodes: 2, Pods: 0, Families: lab.Dual, Underlay: lab.IPv4, Engines: kinds})
+			var before [][]string
+			for _, n := range l.Nodes {
+				before = append(before, lab.Snapshot(n.Host))
+			}
+			up(t, l)
+			for i, n := range l.Nodes {
+				if err := n.Stop(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				if out, err := n.Loden(append([]string{"down"}, n.Flags()...)...); err != nil {
+					t.Errorf("down on %s: %v\n%s", n.Name, err, out)
+				}
+				for _, d := range lab.Differences(before[i], lab.Snapshot(n.Host)) {
+					t.Errorf("%s is not as found: %s", n.Name, d)
+				}
+			}
+		})
+	}
+}
