@@ -52,6 +52,7 @@ func (r *Registry) Acquire(ctx context.Context, n config.Network, want subnet.Le
 			a.giveUp(ctx)
 			return nil, err
 		}
+		r.health.race()
 		r.log.Debug().Err(err).Int("attempt", try).Msg("lost a race for a subnet")
 	}
 	a.giveUp(ctx)

@@ -48,7 +48,7 @@ func (r *Registry) explain(what string, err error) error {
 	case errors.Is(err, rpctypes.ErrAuthFailed):
 		hint = "etcd refuses the user name or password: see --etcd-username and LODEN_ETCD_PASSWORD"
 	case errors.Is(err, context.DeadlineExceeded), unavailable(err):
-		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, cause(err))
+		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, r.cause(err))
 	default:
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -72,16 +72,18 @@ func code(err error) codes.Code {
 	return status.Code(err)
 }
 
-// cause is the last part of a gRPC error, which is the part that helps a reader:
-// "connection refused", "x509: certificate signed by unknown authority".
-func cause(err error) string {
+// cause is the part of a gRPC error that helps a reader: "connection refused", "x509:
+// certificate signed by unknown authority".
+func (r *Registry) cause(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || code(err) == codes.DeadlineExceeded {
-		return "no answer in time"
+		return r.diagnose()
 	}
 	text := err.Error()
 	if s, ok := status.FromError(err); ok {
 		text = s.Message()
 	}
-	text = strings.TrimPrefix(text, "connection error: desc = ")
-	return strings.Trim(text, `"`)
+	if _, after, ok := strings.Cut(text, "connect: "); ok {
+		text = after
+	}
+	return strings.Trim(strings.TrimPrefix(text, "connection error: desc = "), `"`)
 }

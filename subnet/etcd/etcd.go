@@ -180,6 +180,7 @@ func (r *Registry) dial() (*clientv3.Client, error) {
 func (r *Registry) do(ctx context.Context, what string, send func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.RPCTimeout)
 	defer cancel()
+	r.health.request()
 	c, err := r.dial()
 	if err == nil {
 		err = send(ctx, c)

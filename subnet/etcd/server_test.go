@@ -26,7 +26,7 @@ import (
 // Tests that hurt etcd start their own.
 var shared string
 
-// childEnv makes this program an etcd server: "name|data dir|client URL|peer URL|cluster".
+// childEnv makes this program an etcd server: "name|data dir|client URL|peer URL|cluster|TLS dir".
 const childEnv = "LODEN_TEST_ETCD"
 
 func TestMain(m *testing.M) {
@@ -91,6 +91,14 @@ func serveChild(spec string) int {
 	conf.ListenClientUrls, conf.AdvertiseClientUrls = one(part[2]), one(part[2])
 	conf.ListenPeerUrls, conf.AdvertisePeerUrls = one(part[3]), one(part[3])
 	conf.InitialCluster = part[4]
+	if dir := part[5]; dir != "" { // TLS, with client certificates when there is a file of that name
+		conf.ClientTLSInfo.CertFile, conf.ClientTLSInfo.KeyFile = filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
+		if _, err := os.Stat(filepath.Join(dir, "require")); err == nil {
+			conf.ClientTLSInfo.TrustedCAFile, conf.ClientTLSInfo.ClientCertAuth = filepath.Join(dir, "ca.crt"), true
+		}
+	}
+	conf.AuthToken = "simple"
+	conf.AuthTokenTTL = 1 // second: so that tokens run out during a test
 	server, err := embed.StartEtcd(conf)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -107,6 +115,7 @@ type server struct {
 	name, peer, cluster string
 	Dir                 string // its data
 	Client              string // its URL
+	certs               string // directory of its TLS files, or ""
 	cmd                 *exec.Cmd
 	stdin               io.Closer
 }
@@ -175,7 +184,7 @@ func (s *server) start(t *testing.T) {
 
 func (s *server) run() error {
 	s.cmd = exec.Command(os.Args[0])
-	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster}, "|"))
+	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster, s.certs}, "|"))
 	s.cmd.Stderr = os.Stderr
 	stdin, err := s.cmd.StdinPipe() // the server ends when this does
 	if err != nil {

@@ -12,6 +12,8 @@ type Status struct {
 	LastError string    // of the last failure, also while connected again; empty if there was none
 	Revision  int64     // of the last snapshot
 	Relists   int64     // how often everything was listed
+	Requests  int64     // sent since Open; events of a watch are none
+	Races     int64     // lost since Open, and run again
 }
 
 // health is Status under a lock.
@@ -22,6 +24,8 @@ type health struct {
 	last    string
 	rev     int64
 	relists int64
+	sent    int64
+	races   int64
 }
 
 // Status returns how etcd is doing. It does not ask etcd.
@@ -29,7 +33,19 @@ func (r *Registry) Status() Status {
 	h := &r.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Status{Connected: h.ok, Since: h.since, LastError: h.last, Revision: h.rev, Relists: h.relists}
+	return Status{Connected: h.ok, Since: h.since, LastError: h.last, Revision: h.rev, Relists: h.relists, Requests: h.sent, Races: h.races}
+}
+
+func (h *health) request() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent++
+}
+
+func (h *health) race() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.races++
 }
 
 func (h *health) good() {
