@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	socketBuffer = 2 << 20 // bytes each way: about twenty trains; more is only delay
+	socketBuffer = 1 << 19 // bytes each way: about twenty trains; more is only delay
 	bindAttempts = 10      // to find one port that is free in both families
 )
 
