@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
 
 // apply does what a request says. What can fail comes first.
@@ -146,12 +144,4 @@ func (d *Device) drop(p *peer, e *edit) {
 	p.allowed = nil
 	delete(d.peers, p.key)
 	p.remove()
-}
-
-// publicKey returns the key peers know this device by, and whether it has one.
-func (d *Device) publicKey() (noise.Key, bool) {
-	if self := d.self.Load(); self != nil {
-		return self.identity.Public(), true
-	}
-	return noise.Key{}, false
 }

@@ -4,8 +4,9 @@
 //
 //	pod1 ── host1 ══ engine ══ wire ══ engine ══ host2 ── pod2
 //
-//	dataplane -loden bin/loden -wireguard-go bin/wireguard-go            throughput, latency, CPU, memory
-//	dataplane -loden bin/loden -wireguard-go bin/wireguard-go -peers 100,1000,10000
+//	dataplane                              throughput, latency, CPU, memory
+//	dataplane -peers 100,1000,10000        what configured peers cost
+//	dataplane -wireguard-go PROGRAM        beside plain wireguard-go, not the one inside loden
 //
 // It needs root, ip(8), wg(8), ethtool(8) and iperf3(1). Everything happens in a sandbox
 // that leaves nothing behind.
@@ -45,7 +46,7 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.loden, "loden", "bin/loden", "the program whose engines are measured")
-	flag.StringVar(&o.wireguardGo, "wireguard-go", "bin/wireguard-go", "plain wireguard-go, to compare with; empty: without")
+	flag.StringVar(&o.wireguardGo, "wireguard-go", "", "plain wireguard-go, to compare with; empty: the one inside loden")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds")
 	flag.DurationVar(&o.length, "length", 3*time.Second, "of each test")
 	flag.StringVar(&o.tests, "tests", "tcp1,tcp4,rtt,load,udp64", "what to measure")

@@ -135,7 +135,7 @@ func (b *bed) tcp(o options, test string, out values) error {
 	used := b.cpu() - before
 	var report struct {
 		Error string
-		End struct {
+		End   struct {
 			Received struct {
 				Bytes float64 `json:"bytes"`
 				Rate  float64 `json:"bits_per_second"`

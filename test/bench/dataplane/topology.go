@@ -22,12 +22,11 @@ func contenders(o options) []contender {
 			return []string{o.loden, "engine", "--log-level", "warn", "--engine", kind, iface}
 		}
 	}
-	out := []contender{{"loden", engine("loden")}}
+	base := contender{"wireguard-go", engine("wireguard-go")}
 	if o.wireguardGo != "" {
-		plain := func(iface string) []string { return []string{o.wireguardGo, "-f", iface} }
-		out = append([]contender{{"wireguard-go", plain}}, out...)
+		base.command = func(iface string) []string { return []string{o.wireguardGo, "-f", iface} }
 	}
-	return out
+	return []contender{base, {"loden", engine("loden")}}
 }
 
 const podMTU = 1420 // 1500 less 40 + 8 + 32 of an IPv6 underlay
