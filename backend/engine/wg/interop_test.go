@@ -188,7 +188,13 @@ func TestPeerIsFollowedWhereItGoes(t *testing.T) {
 
 func TestRepeatedMessagesArriveOnce(t *testing.T) {
 	introduced(t, func(t *testing.T, w *wire, a, b *node) {
-		w.decide(func(parcel) int { return 3 })
+		both := a.device != nil && b.device != nil
+		w.decide(func(p parcel) int {
+			if p.data[0] != noise.TypeTransport && !both {
+				return 1 // several workers of wireguard-go may trip over one handshake message
+			}
+			return 3
+		})
 		for n := range 20 {
 			a.says(b, 0, fmt.Sprint("once ", n))
 			b.says(a, 1, fmt.Sprint("only ", n))
