@@ -1,0 +1,32 @@
+{{- define "loden.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "loden.labels" -}}
+app.kubernetes.io/name: loden
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "loden.secret" -}}
+{{ .Values.etcd.existingSecret | default "loden-etcd" }}
+{{- end }}
+
+{{/* The environment by which a container finds etcd. */}}
+{{- define "loden.etcdEnv" -}}
+- name: LODEN_ETCD_ENDPOINTS
+{{- if .Values.etcd.own }}
+  value: http://$(STORE_SERVICE_HOST):$(STORE_SERVICE_PORT) # kubelet knows the service, DNS is not there yet
+{{- else }}
+  valueFrom: {secretKeyRef: {name: {{ include "loden.secret" . }}, key: endpoints}}
+{{- end }}
+{{- if .Values.etcd.tls }}
+- {name: LODEN_ETCD_CAFILE, value: /etc/loden-etcd/ca.crt}
+- {name: LODEN_ETCD_CERTFILE, value: /etc/loden-etcd/client.crt}
+- {name: LODEN_ETCD_KEYFILE, value: /etc/loden-etcd/client.key}
+{{- end }}
+{{- end }}
+
+{{- define "loden.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+{{- end }}

@@ -1,0 +1,23 @@
+#!/bin/sh
+# check.sh: render and check everything below deploy/ that a cluster or systemd would read.
+set -eu
+cd "$(dirname "$0")"
+kube=$PWD/../.cache/test/kube
+(cd ../test/tools/kube && GOWORK=off CGO_ENABLED=0 go build -o "$kube" .)
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+for dir in kubernetes/base kubernetes/example kubernetes/own-etcd; do
+	echo "kustomize $dir"
+	"$kube" kustomize $dir >"$tmp/out"
+	! grep -n 'privileged: true' "$tmp/out"
+done
+for values in chart/ci/*.yaml; do
+	echo "chart $values"
+	"$kube" chart chart "$values" >"$tmp/out"
+	! grep -n 'privileged: true' "$tmp/out"
+done
+if "$kube" chart chart 2>"$tmp/said" >/dev/null || ! grep -q 'say where etcd is' "$tmp/said"; then
+	echo "a chart without etcd was rendered"
+	exit 1
+fi
+systemd/check.sh
