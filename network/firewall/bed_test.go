@@ -197,3 +197,11 @@ func calls(t testing.TB, dir string) []string {
 	}
 	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' })
 }
+
+// cancelable returns a context that the test ends at the latest.
+func cancelable(t testing.TB) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}

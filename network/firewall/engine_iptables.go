@@ -80,7 +80,7 @@ func (e *iptablesEngine) look(f opt.Family, wished bool) (iptables.Print, error)
 	if !wished {
 		nft, err1 := printOf(iptables.NFT, f)
 		legacy, err2 := printOf(iptables.Legacy, f)
-		if err := errors.Join(err1, err2); err != nil || !nft.Ours() && !legacy.Ours() {
+		if err := errors.Join(err1, err2); err != nil || !nft.Ours && !legacy.Ours {
 			return iptables.Print{}, err
 		}
 	}
@@ -110,7 +110,7 @@ func (e *iptablesEngine) changes(ctx context.Context, f opt.Family, w wish) ([]d
 		return nil, err
 	}
 	now := print{wish: w.sum(), state: look.Text}
-	if w.empty() && !look.Ours() || e.verified[f] == now {
+	if w.empty() && !look.Ours || e.verified[f] == now {
 		return nil, nil
 	}
 	tool, err := e.tools[f]()
@@ -121,6 +121,7 @@ func (e *iptablesEngine) changes(ctx context.Context, f opt.Family, w wish) ([]d
 	if err != nil {
 		return nil, err
 	}
+	snapshot.TakeOver = !w.empty()
 	var changes []diff.Change
 	for _, part := range []string{partMasq, partGuard} {
 		if c, ok := e.compare(tool, snapshot, f, part, w); ok {
@@ -170,7 +171,7 @@ func (e *iptablesEngine) refused(ctx context.Context, f opt.Family) (in, out uin
 
 func (e *iptablesEngine) held(ctx context.Context, f opt.Family, p rule.Place) (opt.Option[Scope], error) {
 	look, err := e.look(f, false)
-	if err != nil || !look.Ours() {
+	if err != nil || !look.Ours {
 		return opt.None[Scope](), err
 	}
 	tool, err := e.tools[f]()

@@ -60,7 +60,7 @@ func (e *nftEngine) changes(_ context.Context, f opt.Family, w wish) ([]diff.Cha
 				found.previous = h.Scope
 			}
 		}
-		if part == partMasq && s.Flannel {
+		if part == partMasq && s.Flannel && !w.empty() {
 			found.right, found.foreign = false, true
 		}
 		c, ok := found.change(func(ctx context.Context) error { return e.apply(ctx, f, part, w) })
@@ -89,7 +89,7 @@ func (e *nftEngine) apply(ctx context.Context, f opt.Family, part string, w wish
 	if err != nil {
 		return err
 	}
-	s.Flannel = s.Flannel && part == partMasq
+	s.Flannel = s.Flannel && part == partMasq && !w.empty()
 	return tool.Apply(ctx, s, wished)
 }
 

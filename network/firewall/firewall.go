@@ -97,7 +97,7 @@ func (f *Firewall) Changes(ctx context.Context, want Config) ([]diff.Change, err
 		}
 		ours = append(ours, changes...)
 		for _, other := range f.others {
-			changes, err := other.changes(family)
+			changes, err := other.changes(family, want.wants(family))
 			if err != nil {
 				// What is left behind by a back-end that cannot be run does no harm
 				// that is worth stopping for (flannel issue 2305).

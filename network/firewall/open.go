@@ -87,8 +87,8 @@ func (f *Firewall) useIPTables() {
 	for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
 		r := iptablesRemains(v)
 		find := r.find
-		r.find = func(family opt.Family) (bool, error) {
-			there, err := find(family)
+		r.find = func(family opt.Family, takeOver bool) (bool, error) {
+			there, err := find(family, takeOver)
 			if err != nil || !there {
 				return false, err
 			}

@@ -14,24 +14,25 @@ import (
 )
 
 // remains finds what a back-end that is not in use left behind, ours or flannel's, and
-// removes it. Looking starts no process.
+// removes it. Looking starts no process. Flannel's rules go only where ours are to be
+// instead: without a wish of our own they are none of our business.
 type remains struct {
 	name   string
-	find   func(opt.Family) (bool, error)
-	remove func(context.Context, opt.Family) error
+	find   func(f opt.Family, takeOver bool) (bool, error)
+	remove func(ctx context.Context, f opt.Family, takeOver bool) error
 }
 
 // changes returns the removal of one family, if there is something to remove. It comes
 // after the new rules are in place: for a moment both are, which masquerades once all the
 // same.
-func (r remains) changes(f opt.Family) ([]diff.Change, error) {
-	found, err := r.find(f)
+func (r remains) changes(f opt.Family, takeOver bool) ([]diff.Change, error) {
+	found, err := r.find(f, takeOver)
 	if err != nil || !found {
 		return nil, err
 	}
 	return []diff.Change{{
 		Part: partMasq, Verb: verbDelete, Object: fmt.Sprintf("%s, left in %s", f, r.name),
-		Run: func(ctx context.Context) error { return r.remove(ctx, f) },
+		Run: func(ctx context.Context) error { return r.remove(ctx, f, takeOver) },
 	}}, nil
 }
 
@@ -39,12 +40,12 @@ func (r remains) changes(f opt.Family) ([]diff.Change, error) {
 func nftablesRemains() remains {
 	return remains{
 		name: string(NFTables),
-		find: func(f opt.Family) (bool, error) {
+		find: func(f opt.Family, takeOver bool) (bool, error) {
 			s, err := readNFTables(f)
-			return s.Exists || s.Flannel, err
+			return s.Exists || s.Flannel && takeOver, err
 		},
-		remove: func(_ context.Context, f opt.Family) error {
-			return withConn(func(c *netfilter.Conn) error { return nftables.Remove(c, f) })
+		remove: func(_ context.Context, f opt.Family, takeOver bool) error {
+			return withConn(func(c *netfilter.Conn) error { return nftables.Remove(c, f, takeOver) })
 		},
 	}
 }
@@ -53,21 +54,21 @@ func nftablesRemains() remains {
 func iptablesRemains(v iptables.Variant) remains {
 	return remains{
 		name: fmt.Sprintf("%s (%s)", IPTables, v),
-		find: func(f opt.Family) (bool, error) {
+		find: func(f opt.Family, takeOver bool) (bool, error) {
 			look, err := printOf(v, f)
-			return look.Ours(), err
+			return look.Ours || look.Flannel && takeOver, err
 		},
-		remove: func(ctx context.Context, f opt.Family) error {
+		remove: func(ctx context.Context, f opt.Family, takeOver bool) error {
 			if v == iptables.NFT {
-				return withConn(func(c *netfilter.Conn) error { return iptables.RemoveNFT(c, f) })
+				return withConn(func(c *netfilter.Conn) error { return iptables.RemoveNFT(c, f, takeOver) })
 			}
-			return removeLegacy(ctx, f)
+			return removeLegacy(ctx, f, takeOver)
 		},
 	}
 }
 
 // removeLegacy needs the tool: the old packet filter takes tables as a whole only.
-func removeLegacy(ctx context.Context, f opt.Family) error {
+func removeLegacy(ctx context.Context, f opt.Family, takeOver bool) error {
 	tool, err := iptables.Find(iptables.Of(f, iptables.Legacy))
 	if err != nil {
 		return fmt.Errorf("%w: install iptables to remove old rules, or restart the machine", err)
@@ -77,6 +78,7 @@ func removeLegacy(ctx context.Context, f opt.Family) error {
 	if err != nil {
 		return err
 	}
+	s.TakeOver = takeOver
 	var errs []error
 	for _, p := range all {
 		if input := s.Edit(p, opt.None[rule.List]()); input != "" {

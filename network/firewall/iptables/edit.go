@@ -11,6 +11,8 @@ import (
 
 // Snapshot is what iptables holds in one family, as far as it was listed.
 type Snapshot struct {
+	TakeOver bool // flannel's rules are to go
+
 	tables map[string]table
 }
 
@@ -18,7 +20,7 @@ type Snapshot struct {
 type Holding struct {
 	Scope   opt.Option[rule.Scope] // what the rules were made from, where it can be read
 	Ours    bool                   // anything of ours is there
-	Foreign bool                   // flannel's rules are there
+	Foreign bool                   // flannel's rules are there, and to go
 	Right   bool                   // it is exactly as wished
 }
 
@@ -58,7 +60,9 @@ func (s Snapshot) look(p rule.Place, want opt.Option[rule.List]) view {
 		}
 	}
 	slices.Sort(v.stale)
-	v.foreign = foreignAt(at, v.chains, want)
+	if s.TakeOver {
+		v.foreign = foreignAt(at, v.chains, want)
+	}
 	return v
 }
 

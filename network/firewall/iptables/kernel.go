@@ -13,20 +13,29 @@ import (
 
 // Print is how one family's iptables looks from outside, found without a process.
 type Print struct {
-	Text   string          // differs whenever rules that concern us do, counters apart
-	Traces map[string]bool // tables with something of ours in them, or of flannel's
-	Used   int             // grows with the number of rules, everybody's; zero when there are none
+	Text    string // differs whenever rules that concern us do, counters apart
+	Ours    bool   // something of ours is there
+	Flannel bool   // something of flannel's is there
+	Used    int    // grows with the number of rules, everybody's; zero when there are none
+
+	traces map[string]bool // tables with something of ours in them, or of flannel's
 }
 
-// Ours reports whether something of ours is there, or of flannel's.
-func (p Print) Ours() bool { return len(p.Traces) > 0 }
+// trace notes what a name or a rule of a table tells.
+func (p *Print) trace(table, s string) {
+	p.Ours = p.Ours || ours(s)
+	p.Flannel = p.Flannel || flannels(s)
+	if ours(s) || flannels(s) {
+		p.traces[table] = true
+	}
+}
 
 // Places returns where to list before a change: where something of ours is. At
 // Postrouting there may be unmarked rules of an old flannel's as well.
 func (p Print) Places() []rule.Place {
 	places := []rule.Place{rule.Postrouting}
 	for _, at := range rule.Places() {
-		if at != rule.Postrouting && p.Traces[placeOf(at).table] {
+		if at != rule.Postrouting && p.traces[placeOf(at).table] {
 			places = append(places, at)
 		}
 	}
@@ -39,9 +48,12 @@ const (
 	flannelComment = "flanneld "
 )
 
-// traced reports whether a name or a rule in the kernel's form has to do with us.
-func traced(s string) bool {
-	return strings.Contains(s, hookPrefix) || strings.Contains(s, flannelPrefix) || strings.Contains(s, flannelComment)
+// ours reports whether a name or a rule in the kernel's form is ours.
+func ours(s string) bool { return strings.Contains(s, hookPrefix) }
+
+// flannels reports whether a name or a rule in the kernel's form is flannel's.
+func flannels(s string) bool {
+	return strings.Contains(s, flannelPrefix) || strings.Contains(s, flannelComment)
 }
 
 // PrintNFT looks at the rules that iptables-nft keeps in nf_tables.
@@ -50,24 +62,20 @@ func PrintNFT(c *netfilter.Conn, f opt.Family) (Print, error) {
 	if errors.Is(err, netfilter.ErrAbsent) {
 		return Print{}, nil
 	}
-	p := Print{Traces: map[string]bool{}}
+	p := Print{traces: map[string]bool{}}
 	var b strings.Builder
 	for _, chain := range chains {
 		p.Used += len(chain.rules)
 		if chain.Type == "" {
 			p.Used++
 		}
-		if traced(chain.Name) {
-			p.Traces[chain.Table] = true
-		}
-		if chain.rules == nil {
+		p.trace(chain.Table, chain.Name)
+		if !chain.read {
 			continue
 		}
 		fmt.Fprintf(&b, "%q %q\n", chain.Table, chain.Name)
 		for _, r := range chain.rules {
-			if traced(r.Content) {
-				p.Traces[chain.Table] = true
-			}
+			p.trace(chain.Table, r.Content)
 			fmt.Fprintf(&b, "%q\n", r.Content)
 		}
 	}
@@ -78,6 +86,7 @@ func PrintNFT(c *netfilter.Conn, f opt.Family) (Print, error) {
 // nftChain is a chain of iptables-nft. Its rules are read only where they may concern us.
 type nftChain struct {
 	netfilter.Chain
+	read  bool
 	rules []netfilter.Rule
 }
 
@@ -90,8 +99,8 @@ func readNFT(c *netfilter.Conn, f opt.Family) (chains []nftChain, generation uin
 			return err
 		}
 		for _, chain := range all {
-			n := nftChain{Chain: chain}
-			if chain.Type != "" || traced(chain.Name) {
+			n := nftChain{Chain: chain, read: chain.Type != "" || ours(chain.Name) || flannels(chain.Name)}
+			if n.read {
 				if n.rules, err = c.Rules(f, chain.Table, chain.Name); err != nil {
 					return err
 				}
@@ -109,16 +118,16 @@ func ownTable(name string) bool {
 	return slices.ContainsFunc(all[:], func(p rule.Place) bool { return placeOf(p).table == name })
 }
 
-// RemoveNFT removes our rules and flannel's from what iptables-nft keeps in nf_tables,
-// with no tool but the kernel, and the tables that are empty then: iptables makes them
-// again when it needs them.
-func RemoveNFT(c *netfilter.Conn, f opt.Family) error {
-	for _, step := range []func([]nftChain, opt.Family) *netfilter.Batch{removal, tidying} {
-		if err := commit(c, f, step); err != nil {
-			return err
-		}
+// RemoveNFT removes our rules, and flannel's where we take over from it, from what
+// iptables-nft keeps in nf_tables, with no tool but the kernel, and the tables that are
+// empty then: iptables makes them again when it needs them.
+func RemoveNFT(c *netfilter.Conn, f opt.Family, takeOver bool) error {
+	goes := func(s string) bool { return ours(s) || takeOver && flannels(s) }
+	err := commit(c, f, func(chains []nftChain, f opt.Family) *netfilter.Batch { return removal(chains, f, goes) })
+	if err != nil {
+		return err
 	}
-	return nil
+	return TidyNFT(c, f)
 }
 
 // TidyNFT removes the tables of iptables-nft that hold nothing.
@@ -144,21 +153,22 @@ func commit(c *netfilter.Conn, f opt.Family, decide func([]nftChain, opt.Family)
 	return netfilter.ErrChanged
 }
 
-func removal(chains []nftChain, f opt.Family) *netfilter.Batch {
+// removal takes out every chain whose name goes, and every rule whose content goes.
+func removal(chains []nftChain, f opt.Family, goes func(string) bool) *netfilter.Batch {
 	b := &netfilter.Batch{}
 	for _, chain := range chains {
-		if traced(chain.Name) {
+		if goes(chain.Name) {
 			b.FlushChain(f, chain.Table, chain.Name)
 			continue
 		}
 		for _, r := range chain.rules {
-			if traced(r.Content) {
+			if goes(r.Content) {
 				b.DeleteRule(f, chain.Table, chain.Name, r.Handle)
 			}
 		}
 	}
 	for _, chain := range chains {
-		if traced(chain.Name) {
+		if goes(chain.Name) {
 			b.DeleteChain(f, chain.Table, chain.Name)
 		}
 	}
@@ -183,7 +193,7 @@ func tidying(chains []nftChain, f opt.Family) *netfilter.Batch {
 
 // PrintLegacy looks at the rules that iptables-legacy keeps in tables of its own.
 func PrintLegacy(f opt.Family) (Print, error) {
-	p := Print{Traces: map[string]bool{}}
+	p := Print{traces: map[string]bool{}}
 	names, err := netfilter.LegacyTables(f)
 	if err != nil {
 		return p, err
@@ -196,9 +206,7 @@ func PrintLegacy(f opt.Family) (Print, error) {
 			return p, err
 		}
 		p.Used += count
-		if traced(string(content)) {
-			p.Traces[name] = true
-		}
+		p.trace(name, string(content))
 		fmt.Fprintf(&b, "%q %q\n", name, content)
 	}
 	p.Text = b.String()
@@ -215,5 +223,5 @@ func Concerns(table, chain string) bool {
 	base := slices.ContainsFunc(all[:], func(p rule.Place) bool {
 		return placeOf(p).table == table && placeOf(p).base == chain
 	})
-	return base || chain == "" || traced(chain)
+	return base || chain == "" || ours(chain) || flannels(chain)
 }

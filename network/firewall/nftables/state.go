@@ -157,8 +157,9 @@ func Refused(c *netfilter.Conn, f opt.Family) (in, out uint64, err error) {
 	return counters[placeOf(rule.GuardIn).counter], counters[placeOf(rule.GuardOut).counter], err
 }
 
-// Remove removes our table and flannel's, with no tool but the kernel.
-func Remove(c *netfilter.Conn, f opt.Family) error {
+// Remove removes our table, and flannel's where we take over from it, with no tool but the
+// kernel.
+func Remove(c *netfilter.Conn, f opt.Family, takeOver bool) error {
 	const attempts = 5
 	for range attempts {
 		s, err := Read(c, f)
@@ -169,7 +170,7 @@ func Remove(c *netfilter.Conn, f opt.Family) error {
 		if s.Exists {
 			b.DeleteTable(f, Table)
 		}
-		if s.Flannel {
+		if s.Flannel && takeOver {
 			b.DeleteTable(f, FlannelTable(f))
 		}
 		if b.Len() == 0 {
