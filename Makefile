@@ -62,8 +62,20 @@ test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's
 .PHONY: image image-test
 image: ## the container image, by buildah
 	VERSION=$(VERSION) deploy/image/build.sh
-image-test: packages build ## the image, run as nodes: needs buildah, debootstrap and runc
+image-test: packages container-packages build ## the image, run as nodes: needs buildah, debootstrap and runc
 	$(ROOT) $(GO) test -tags image -timeout 20m -count=1 -v ./test/image/
+
+.PHONY: container-packages
+container-packages:
+	@test/e2e/packages.sh
+
+.PHONY: e2e-cri
+e2e-cri: packages container-packages ## two nodes with a containerd each: pods made through CRI
+	$(ROOT) $(GO) test -tags e2e -timeout 15m -count=1 -v ./test/e2e/
+
+.PHONY: deploy-check
+deploy-check: ## render and check the Kubernetes manifests, the chart and the systemd units
+	deploy/check.sh
 
 .PHONY: bench-cni bench-registry bench-dataplane
 bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
