@@ -35,6 +35,9 @@ FLANNEL_IPV6_SUBNET=fd10:244:0:$me::1/64
 FLANNEL_MTU=1500
 FLANNEL_IPMASQ=true
 END
+cat >/etc/cni/net.d/10-plaintext.conflist <<END
+{"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "loden-cni", "delegate": {"isDefaultGateway": true}}]}
+END
 exec sleep 3600
 `
 

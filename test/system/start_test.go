@@ -119,7 +119,7 @@ func TestSwitchingIPv6OffRemovesItsRules(t *testing.T) {
 	if err := n.Stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Put(lab.Document(lab.IPv4)); err != nil {
+	if err := l.Put(lab.Document(lab.IPv4), "--force"); err != nil {
 		t.Fatal(err)
 	}
 	startAndWait(t, n)

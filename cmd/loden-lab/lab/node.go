@@ -35,6 +35,7 @@ func (n *Node) Flags() []string {
 		"--node-name", n.Name,
 		"--iface", "eth0",
 		"--ip-masq",
+		"--cni-conf-dir", confDir,
 		"--engine", n.lab.engine(n.number),
 	}
 	return append(flags, n.lab.Flags...)
@@ -59,7 +60,8 @@ func (n *Node) Daemon() *Process { return n.daemon }
 // Stop ends `loden run` by a signal. The data path stays.
 func (n *Node) Stop(sig syscall.Signal) error { return n.daemon.Stop(sig, stopLimit) }
 
-// Ready waits until the data path stands: subnet.env has the wanted families.
+// Ready waits until pods can be attached: subnet.env has the wanted families, and the CNI
+// configuration is there.
 func (n *Node) Ready(ctx context.Context) error {
 	return until(ctx, n.daemon, n.Name+" to write subnet.env", func() error {
 		env, err := n.Env()
@@ -71,7 +73,8 @@ func (n *Node) Ready(ctx context.Context) error {
 				return fmt.Errorf("no %s subnet in it", f)
 			}
 		}
-		return nil
+		_, err = n.conf()
+		return err
 	})
 }
 

@@ -30,17 +30,7 @@ type Pod struct {
 	MTU   int // bytes
 }
 
-// defaultConf is the CNI configuration of a node where the daemon installed none.
-const defaultConf = `{
-  "cniVersion": "1.0.0",
-  "name": "cbr0",
-  "plugins": [
-    {"type": "loden-cni", "delegate": {"hairpinMode": true, "isDefaultGateway": true}},
-    {"type": "portmap", "capabilities": {"portMappings": true}}
-  ]
-}`
-
-// confDir is where the node's CNI configuration is.
+// confDir is where the daemon installs the node's CNI configuration.
 const confDir = "/etc/cni/net.d"
 
 // Attach makes a pod on the node and attaches it as a container runtime would: through
@@ -99,13 +89,13 @@ func (p *Pod) take(result types.Result) error {
 // conf reads the node's CNI configuration.
 func (n *Node) conf() (*libcni.NetworkConfigList, error) {
 	files, err := libcni.ConfFiles(n.Path(confDir), []string{".conflist"})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("find CNI configuration of %s: %w", n.Name, err)
+	case len(files) == 0:
+		return nil, fmt.Errorf("%s has no CNI configuration", n.Name)
 	}
-	if len(files) > 0 {
-		return libcni.ConfListFromFile(files[0])
-	}
-	return libcni.ConfListFromBytes([]byte(defaultConf))
+	return libcni.ConfListFromFile(files[0])
 }
 
 // cni returns a CNI runtime whose plugins run on the node.

@@ -55,11 +55,12 @@ func (s *Store) dial() error {
 // Stop ends etcd; its data stays.
 func (s *Store) Stop() error { return s.process.Stop(syscall.SIGKILL, stopLimit) }
 
-// Put writes the network document with `loden network put`.
-func (l *Lab) Put(document []byte) error {
+// Put writes the network document with `loden network put` and further flags.
+func (l *Lab) Put(document []byte, flags ...string) error {
 	file := filepath.Join(l.Store.Path("/run/loden"), "network.json")
 	if err := os.WriteFile(file, document, 0o644); err != nil {
 		return fmt.Errorf("put network: %w", err)
 	}
-	return l.Store.Run(l.Program("loden"), "network", "put", "--etcd-endpoints", l.Store.Endpoint(), file)
+	args := append([]string{"network", "put", "--etcd-endpoints", l.Store.Endpoint(), file}, flags...)
+	return l.Store.Run(l.Program("loden"), args...)
 }
