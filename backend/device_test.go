@@ -1,6 +1,8 @@
 package backend_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -39,6 +41,26 @@ func TestTwoNodesReachEachOtherOverEveryUnderlay(t *testing.T) {
 				t.Errorf("status of the peer: %+v", s.Peers)
 			}
 		})
+	}
+}
+
+func TestPresharedKeyIsSetChangedAndTakenAway(t *testing.T) {
+	a, b := pair(t)
+	a.start("auto")
+	b.start("auto")
+	first, second := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	for _, psk := range [][]byte{first, second, nil} {
+		a.psk, b.psk = psk, psk
+		connect(a, b, opt.V4)
+		a.reaches(b)
+		shown := strings.Fields(a.must("wg", "show", iface, "preshared-keys"))[1]
+		want := "(none)"
+		if psk != nil {
+			want = base64.StdEncoding.EncodeToString(psk)
+		}
+		if shown != want {
+			t.Errorf("pre-shared key %s, want %s", shown, want)
+		}
 	}
 }
 

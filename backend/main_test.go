@@ -17,6 +17,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/sandbox/sandboxtest"
 )
@@ -74,6 +75,7 @@ type (
 	request struct {
 		Op    string                     // plan, apply, status, check
 		Want  opt.Option[backend.Config] // for plan and apply
+		PSK   []byte                     // the network's pre-shared key, which a Config does not encode
 		Limit time.Duration              // 0: a minute
 	}
 	reply struct {
@@ -120,6 +122,10 @@ func serveNode(d *backend.Device, key backend.PrivateKey, r request) (out reply)
 	case "check":
 		err = d.Check(ctx)
 	default:
+		if c, ok := r.Want.Get(); ok && len(r.PSK) == 32 {
+			c.PresharedKey = opt.Some(config.PresharedKey(r.PSK))
+			r.Want = opt.Some(c)
+		}
 		changes, failed := d.Changes(ctx, key, r.Want)
 		err = failed
 		for _, c := range changes {

@@ -33,6 +33,7 @@ type node struct {
 	in     *json.Encoder
 	out    *json.Decoder
 	close  func()
+	psk    []byte // sent with every request
 }
 
 // newNode makes a host, named after the test so that its directories are new, with an underlay address in both families and no process yet.
@@ -99,6 +100,7 @@ func (n *node) kill() {
 
 func (n *node) ask(r request) reply {
 	n.t.Helper()
+	r.PSK = n.psk
 	if err := n.in.Encode(r); err != nil {
 		n.t.Fatalf("node %d: %v", n.number, err)
 	}

@@ -15,7 +15,7 @@ modprobe tun
 verdict=good
 tests() {
 	cd "$1" || verdict=bad
-	"./$2" -test.v -test.timeout 15m -test.run "$3" || verdict=bad
+	"./$2" -test.v -test.timeout 40m -test.run "$3" || verdict=bad
 	read -r up _ </proc/uptime
 	echo "GUEST $2 done after $up s"
 }

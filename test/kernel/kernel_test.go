@@ -8,7 +8,6 @@ package kernel_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,12 +26,6 @@ func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
 // limit is how long anything may take: the guest's processor is an emulated one.
 const limit = 5 * time.Minute
-
-// engines are the clusters: of one kind, and of two.
-var engines = map[string][]string{
-	"kernel": {"auto"},
-	"mixed":  {"kernel", "wireguard-go"},
-}
 
 // cluster makes a lab and waits until it stands.
 func cluster(t *testing.T, o lab.Options) *lab.Lab {
@@ -117,62 +110,27 @@ func wants(t *testing.T, l *lab.Lab, kinds []string) {
 	}
 }
 
-func TestEveryPodReachesEveryPodAndTheOutside(t *testing.T) {
-	for name, kinds := range engines {
-		for _, underlay := range []lab.Families{lab.IPv4, lab.IPv6} {
-			t.Run(fmt.Sprintf("%s over %s", name, underlay), func(t *testing.T) {
-				l := cluster(t, lab.Options{Nodes: 3, Pods: 1, Families: lab.Dual, Underlay: underlay, Engines: kinds})
-				up(t, l)
-				wants(t, l, kinds)
-				good(t, l)
-			})
-		}
-	}
-}
-
-// TestRestartsLoseNoPacket ends and starts the daemon of both nodes under a stream in each
-// direction. The rate is what the emulated processor bears.
-func TestRestartsLoseNoPacket(t *testing.T) {
-	for name, kinds := range engines {
+// TestClusterWorksAndRestartsLoseNoPacket is the product in both set-ups: every pod
+// reaches every pod and the outside, nothing is in clear, and the daemons of two nodes end
+// and start under a stream of packets between them.
+func TestClusterWorksAndRestartsLoseNoPacket(t *testing.T) {
+	for name, c := range map[string]struct {
+		engines  []string
+		underlay lab.Families
+	}{
+		"kernel over IPv4":               {[]string{"auto"}, lab.IPv4},
+		"kernel and userspace over IPv6": {[]string{"kernel", "wireguard-go"}, lab.IPv6},
+	} {
 		t.Run(name, func(t *testing.T) {
-			l := cluster(t, lab.Options{Nodes: 2, Pods: 1, Families: lab.Dual, Underlay: lab.IPv4, Engines: kinds})
+			l := cluster(t, lab.Options{Nodes: 3, Pods: 1, Families: lab.Dual, Underlay: c.underlay, Engines: c.engines})
 			up(t, l)
+			wants(t, l, c.engines)
 			good(t, l)
-			a, b := l.Nodes[0].Pods[0], l.Nodes[1].Pods[0]
-			streams := []lab.Stream{
-				{From: a, To: b, Family: opt.V4, Rate: 100},
-				{From: b, To: a, Family: opt.V6, Rate: 100},
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			flows := make([]lab.Flow, len(streams))
-			var group errgroup.Group
-			for i, s := range streams {
-				group.Go(func() (err error) {
-					flows[i], err = s.Run(ctx)
-					return err
-				})
-			}
-			for i := range 8 {
-				n := l.Nodes[i%2]
-				if err := n.Stop([]syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/2%2]); err != nil {
-					t.Fatal(err)
+			underStreams(t, l, func() {
+				for i := range 8 {
+					restart(t, l.Nodes[i%2], []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/2%2])
 				}
-				if err := n.Start(); err != nil {
-					t.Fatal(err)
-				}
-				serving(t, n)
-			}
-			stop()
-			if err := group.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			for i, f := range flows {
-				t.Logf("stream %d: sent %d, received %d, longest gap %v", i, f.Sent, f.Received, f.Gap)
-				if f.Received != f.Sent || f.Sent < 100 {
-					t.Errorf("stream %d: %d of %d lost, the first are %v", i, f.Sent-f.Received, f.Sent, f.Lost)
-				}
-			}
+			})
 			for _, n := range l.Nodes {
 				out, err := n.Loden(append([]string{"plan"}, n.Flags()...)...)
 				if err != nil || strings.TrimSpace(out) != "no change" {
@@ -184,26 +142,68 @@ func TestRestartsLoseNoPacket(t *testing.T) {
 	}
 }
 
-func TestDownLeavesTheHostAsFound(t *testing.T) {
-	for name, kinds := range engines {
-		t.Run(name, func(t *testing.T) {
-			l := cluster(t, lab.Options{Nodes: 2, Pods: 0, Families: lab.Dual, Underlay: lab.IPv4, Engines: kinds})
-			var before [][]string
-			for _, n := range l.Nodes {
-				before = append(before, lab.Snapshot(n.Host))
-			}
-			up(t, l)
-			for i, n := range l.Nodes {
-				if err := n.Stop(syscall.SIGTERM); err != nil {
-					t.Fatal(err)
-				}
-				if out, err := n.Loden(append([]string{"down"}, n.Flags()...)...); err != nil {
-					t.Errorf("down on %s: %v\n%s", n.Name, err, out)
-				}
-				for _, d := range lab.Differences(before[i], lab.Snapshot(n.Host)) {
-					t.Errorf("%s is not as found: %s", n.Name, d)
-				}
-			}
+// restart ends a node's daemon and starts it again, until it is ready.
+func restart(t *testing.T, n *lab.Node, s syscall.Signal) {
+	t.Helper()
+	if err := n.Stop(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	serving(t, n)
+}
+
+// underStreams runs work while pods of the first two nodes send to each other, and wants
+// every packet to arrive. The rate is what the emulated processor bears.
+func underStreams(t *testing.T, l *lab.Lab, work func()) {
+	t.Helper()
+	a, b := l.Nodes[0].Pods[0], l.Nodes[1].Pods[0]
+	streams := []lab.Stream{
+		{From: a, To: b, Family: opt.V4, Rate: 100},
+		{From: b, To: a, Family: opt.V6, Rate: 100},
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	flows := make([]lab.Flow, len(streams))
+	var group errgroup.Group
+	for i, s := range streams {
+		group.Go(func() (err error) {
+			flows[i], err = s.Run(ctx)
+			return err
 		})
+	}
+	work()
+	stop()
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range flows {
+		t.Logf("stream %d: sent %d, received %d, longest gap %v", i, f.Sent, f.Received, f.Gap)
+		if f.Received != f.Sent || f.Sent < 100 {
+			t.Errorf("stream %d: %d of %d lost, the first are %v", i, f.Sent-f.Received, f.Sent, f.Lost)
+		}
+	}
+}
+
+// TestDownLeavesTheHostAsFound compares a kernel node and a userspace node before `loden
+// run` and after `loden down`.
+func TestDownLeavesTheHostAsFound(t *testing.T) {
+	l := cluster(t, lab.Options{Nodes: 2, Families: lab.Dual, Underlay: lab.IPv4, Engines: []string{"kernel", "wireguard-go"}})
+	var before [][]string
+	for _, n := range l.Nodes {
+		before = append(before, lab.Snapshot(n.Host))
+	}
+	up(t, l)
+	for i, n := range l.Nodes {
+		if err := n.Stop(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := n.Loden(append([]string{"down"}, n.Flags()...)...); err != nil {
+			t.Errorf("down on %s: %v\n%s", n.Name, err, out)
+		}
+		for _, d := range lab.Differences(before[i], lab.Snapshot(n.Host)) {
+			t.Errorf("%s is not as found: %s", n.Name, d)
+		}
 	}
 }

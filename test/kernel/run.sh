@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=$root/.cache/kernel
 pattern=${1:-.}
-limit=${KERNEL_TEST_SECONDS:-900}
+limit=${KERNEL_TEST_SECONDS:-2700}
 GO=${GO:-go}
 PATH=$PATH:/usr/sbin:/sbin
 
