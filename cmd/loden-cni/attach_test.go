@@ -90,6 +90,19 @@ func TestDelWithoutAddSucceeds(t *testing.T) {
 	n.clean(t)
 }
 
+// So it is for pods that flannel's plugin attached before its conflist changed its type.
+func TestDelOfAPodWithoutANoteFreesItsAddresses(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, families[0].env, conflist("1.0.0", ""))
+	a := n.pod(t, "a")
+	n.add(t, a)
+	if err := os.Remove(n.Path("/var/lib/cni/loden/lodentest/a@eth0")); err != nil {
+		t.Fatal(err)
+	}
+	n.del(t, a)
+	n.clean(t)
+}
+
 func TestTwoInterfacesOfOneContainerAreApart(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, families[0].env, conflist("1.0.0", ""))
@@ -98,6 +111,9 @@ func TestTwoInterfacesOfOneContainerAreApart(t *testing.T) {
 	second.IfName = "eth1"
 	n.add(t, first)
 	addrs := n.add(t, &second)
+	if err := os.Remove(n.Path("/run/flannel/subnet.env")); err != nil { // only the notes know the way back
+		t.Fatal(err)
+	}
 	n.del(t, first)
 	n.reaches(t, addrs)
 	n.del(t, &second)
