@@ -1,0 +1,249 @@
+package netfilter
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// fresh gives the test a network namespace of its own, which ends with it.
+func fresh(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func shell(t *testing.T, script string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+}
+
+func dial(t *testing.T) *Conn {
+	t.Helper()
+	c, err := Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func TestReadsWhatNftWrote(t *testing.T) {
+	fresh(t)
+	shell(t, `nft 'add table ip6 x; add counter ip6 x seen { packets 7 bytes 700; }
+		add chain ip6 x inner; add chain ip6 x outer { type filter hook forward priority -5; policy drop; }
+		add rule ip6 x outer ip6 saddr fd00::/8 counter jump inner comment "say why"; add rule ip6 x inner counter name "seen" drop'`)
+	c := dial(t)
+	chains, err := c.Chains(opt.V6, func(table string) bool { return table == "x" })
+	want := []Chain{{Table: "x", Name: "inner"}, {Table: "x", Name: "outer", Type: "filter", Hook: 2, Priority: -5, Policy: 0}}
+	if err != nil || fmt.Sprint(chains) != fmt.Sprint(want) {
+		t.Errorf("chains %+v, %v; want %+v", chains, err, want)
+	}
+	rules, err := c.Rules(opt.V6, "x", "outer")
+	if err != nil || len(rules) != 1 || rules[0].Comment != "say why" || rules[0].Target != "inner" || rules[0].Handle == 0 {
+		t.Errorf("rules %+v, %v", rules, err)
+	}
+	if counters, err := c.Counters(opt.V6, "x"); err != nil || counters["seen"] != 7 {
+		t.Errorf("counters %v, %v", counters, err)
+	}
+	if none, err := c.Chains(opt.V4, func(string) bool { return true }); err != nil || len(none) != 0 {
+		t.Errorf("the other family: %v, %v", none, err)
+	}
+}
+
+func TestBatchOfPastGenerationIsRefusedAsAWhole(t *testing.T) {
+	fresh(t)
+	shell(t, "nft 'add table ip x; add chain ip x c; add rule ip x c accept; add table ip y'")
+	c := dial(t)
+	generation, err := c.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, "nft add table ip z")
+	var b Batch
+	b.FlushChain(opt.V4, "x", "c")
+	b.DeleteChain(opt.V4, "x", "c")
+	b.DeleteTable(opt.V4, "y")
+	if err := c.Commit(&b, generation); !errors.Is(err, ErrChanged) {
+		t.Fatalf("want %v, got %v", ErrChanged, err)
+	}
+	if tables, err := c.Tables(opt.V4); err != nil || len(tables) != 3 {
+		t.Errorf("tables: %v, %v", tables, err)
+	}
+	if generation, err = c.Generation(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Commit(&b, generation); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.Tables(opt.V4)
+	chains, err2 := c.Chains(opt.V4, func(string) bool { return true })
+	if err != nil || err2 != nil || len(tables) != 2 || len(chains) != 0 {
+		t.Errorf("left: %v %v, %v %v", tables, chains, err, err2)
+	}
+}
+
+func TestFailedRemovalIsReportedAndTheSocketStaysUsable(t *testing.T) {
+	fresh(t)
+	c := dial(t)
+	generation, err := c.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b Batch
+	b.DeleteTable(opt.V4, "nosuch")
+	b.DeleteTable(opt.V6, "nosuch")
+	if err := c.Commit(&b, generation); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("want %v, got %v", unix.ENOENT, err)
+	}
+	if _, err := c.Tables(opt.V4); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLegacyTableDiffersExactlyWhenItsRulesDo(t *testing.T) {
+	fresh(t)
+	if names, err := LegacyTables(opt.V4); err != nil || len(names) != 0 {
+		t.Fatalf("tables that nobody made: %v, %v", names, err)
+	}
+	shell(t, "ip link set lo up; iptables-legacy -A INPUT -p icmp; ip6tables-legacy -A INPUT -p icmpv6")
+	for f, address := range map[opt.Family]string{opt.V4: "127.0.0.1", opt.V6: "::1"} {
+		before, n, err := LegacyTable(f, "filter")
+		if err != nil || n != 1 {
+			t.Fatalf("%v: %d rules, %v", f, n, err)
+		}
+		shell(t, "ping -c1 -W5 "+address) // counts
+		again, _, err := LegacyTable(f, "filter")
+		if err != nil || !bytes.Equal(before, again) {
+			t.Errorf("%v: a counted packet makes a difference: %v", f, err)
+		}
+		tool := map[opt.Family]string{opt.V4: "iptables-legacy", opt.V6: "ip6tables-legacy"}[f]
+		shell(t, tool+" -N LODEN-X; "+tool+" -A LODEN-X -j ACCEPT")
+		after, n, err := LegacyTable(f, "filter")
+		if err != nil || n != 4 || bytes.Equal(before, after) || !strings.Contains(string(after), "LODEN-X") {
+			t.Errorf("%v: %d rules, %v", f, n, err)
+		}
+	}
+}
+
+func TestWatchTellsOncePerTransactionAndOnlyWhatConcerns(t *testing.T) {
+	fresh(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	notices := make(chan struct{}, 100)
+	done := make(chan error, 1)
+	ready := make(chan error, 1)
+	ns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ns)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		ready <- unix.Setns(ns, unix.CLONE_NEWNET)
+		done <- Watch(ctx, func(table, _ string) bool { return table == "ours" }, func() { notices <- struct{}{} })
+	}()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	// The first notice shows that the watch is on.
+	sandboxtest.Until(t, 20*time.Second, "the watch", func() error {
+		shell(t, "nft add table ip ours; nft delete table ip ours")
+		if len(notices) == 0 {
+			return errors.New("no notice")
+		}
+		return nil
+	})
+	settle := func() {
+		for range 2 { // a transaction of ours ends what came before
+			shell(t, "nft add table ip6 ours; nft delete table ip6 ours")
+		}
+		sandboxtest.Until(t, 20*time.Second, "quiet", func() error {
+			before := len(notices)
+			if <-time.After(100 * time.Millisecond); len(notices) != before {
+				return errors.New("more")
+			}
+			return nil
+		})
+		for len(notices) > 0 {
+			<-notices
+		}
+	}
+	settle()
+	shell(t, "nft add table ip theirs; nft flush table ip theirs")
+	shell(t, "nft 'add table ip ours; add chain ip ours a; add rule ip ours a accept; add rule ip ours a drop; add table ip theirs2'")
+	sandboxtest.Until(t, 20*time.Second, "one notice", func() error {
+		if len(notices) == 0 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	shell(t, "nft flush ruleset")
+	sandboxtest.Until(t, 20*time.Second, "the notice of the flush", func() error {
+		if len(notices) < 2 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	if n := len(notices); n != 2 {
+		t.Errorf("%d notices of two transactions", n)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzMessage feeds what a kernel of another version may say.
+func FuzzMessage(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 0, 'x', 0, 0, 0})
+	f.Add([]byte{})
+	f.Add([]byte{2, 0, 0, 0, 3, 0, 1, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for kind := range uint16(30) {
+			subject(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: data})
+		}
+		a := attributes(netlink.Message{Data: data})
+		var r Rule
+		r.read(a[unix.NFTA_RULE_EXPRESSIONS])
+		if c := comment(a[unix.NFTA_RULE_USERDATA]); strings.ContainsRune(c, 0) {
+			t.Errorf("%q", c)
+		}
+	})
+}
+
+// FuzzStill feeds tables of another layout: they are refused, not followed.
+func FuzzStill(f *testing.F) {
+	whole := make([]byte, 112)
+	binary.NativeEndian.PutUint16(whole[90:], 112)
+	f.Add(whole)
+	f.Add([]byte{1, 2, 3})
+	f.Fuzz(func(_ *testing.T, entries []byte) {
+		for _, family := range opt.Families() {
+			_ = layoutOf(family).still(bytes.Clone(entries))
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package firewall_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// oldTools puts tools into PATH that say they are of an old version, fail where that one
+// would, and are the real ones otherwise. It returns the directory.
+func oldTools(t *testing.T, version string) string {
+	t.Helper()
+	dir := only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
+	for _, name := range []string{"iptables", "iptables-restore", "ip6tables", "ip6tables-restore"} {
+		path := filepath.Join(dir, name)
+		script, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pretend := fmt.Sprintf("#!/bin/sh\ncase \"$1\" in --version) echo 'iptables v%s'; exit 0;; esac\n", version)
+		if strings.HasSuffix(name, "-restore") {
+			pretend += "case \"$*\" in *wait*) echo 'unknown option --wait' >&2; exit 2;; esac\n"
+		}
+		if err := os.WriteFile(path, append([]byte(pretend), script...), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// legacyFirst makes "iptables" the old packet filter's for this test, as on old hosts.
+func legacyFirst(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"iptables", "iptables-restore", "ip6tables", "ip6tables-restore"} {
+		target := "/usr/sbin/" + strings.Replace(name, "tables", "tables-legacy", 1)
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// brokenTool puts a tool into PATH that fails while the file "broken" is in the returned
+// directory, and is the real one otherwise.
+func brokenTool(t *testing.T, name, how string) (dir string) {
+	t.Helper()
+	dir = only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
+	path := filepath.Join(dir, name)
+	script, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pretend := "#!/bin/sh\nif [ -e " + dir + "/broken ]; then " + how + "; fi\n"
+	if err := os.WriteFile(path, append([]byte(pretend), script...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
