@@ -14,7 +14,7 @@ func TestEveryPodReachesEveryPodAndTheOutsideEncrypted(t *testing.T) {
 	for _, families := range []lab.Families{lab.Dual, lab.IPv4, lab.IPv6} {
 		for _, underlay := range []lab.Families{lab.IPv4, lab.IPv6} {
 			t.Run(fmt.Sprintf("%s over %s", families, underlay), func(t *testing.T) {
-				l := upLab(t, lab.Options{Nodes: 3, Pods: 2, Families: families, Underlay: underlay})
+				l := upLab(t, lab.Options{Nodes: 3, Pods: 2, Families: families, Underlay: underlay, Engines: []string{"auto", "loden", "wireguard-go"}})
 				v := verdict(t, l)
 				// 6 pods ask the 5 others and the outside in each family.
 				want := 6 * 5 * len(families.List())

@@ -16,7 +16,7 @@ import (
 // SIGTERM and ten times by SIGKILL, under 1,000 packets a second in each direction, one in
 // IPv4 and one in IPv6.
 func TestTwentyRestartsLoseNoPacket(t *testing.T) {
-	l := upLab(t, lab.Options{Nodes: 2, Pods: 1})
+	l := upLab(t, lab.Options{Nodes: 2, Pods: 1, Engines: []string{"wireguard-go", "loden"}})
 	a, b := l.Nodes[0], l.Nodes[1]
 	for _, n := range l.Nodes {
 		if err := n.Serving(t.Context()); err != nil {
