@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,6 +73,7 @@ type attempt struct {
 
 	revision int64            // of the survey
 	taken    []subnet.Lease   // only Subnets are set
+	foreign  bool             // some leases are flannel's, which writes no guards
 	own      opt.Option[held] // the lease that this node already has
 	node     nodeRecord       // the node's key
 	nodeMod  int64            // its mod revision, 0 if absent
@@ -119,7 +121,7 @@ func (a *attempt) look(ctx context.Context) error {
 	}
 	a.revision, a.taken, a.lessons = resp.Header.Revision, nil, 0
 	a.own, a.seen = opt.None[held](), map[string]int64{}
-	a.node, a.nodeMod = nodeRecord{}, 0
+	a.node, a.nodeMod, a.foreign = nodeRecord{}, 0, false
 	if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
 		a.nodeMod = kvs[0].ModRevision
 		_ = json.Unmarshal(kvs[0].Value, &a.node) // written by hand: as if it said nothing
@@ -175,6 +177,7 @@ func (a *attempt) consider(kv *mvccpb.KeyValue) {
 		return // reported by Watch
 	}
 	a.taken = append(a.taken, subnet.Lease{Subnets: subnets})
+	a.foreign = a.foreign || !bytes.Contains(kv.Value, []byte(`"Node":"`))
 	own, has := a.own.Get()
 	if has && own.leaf == a.node.Lease || leaf != a.node.Lease && leaf != a.byKey && !a.mentions(string(kv.Value)) {
 		return // thousands of values need not be parsed

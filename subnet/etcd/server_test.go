@@ -53,6 +53,9 @@ func runWithServer(m *testing.M) int {
 	}
 	defer server.kill()
 	shared = server.Client
+	if err := os.Setenv("LODEN_TEST_SHARED", shared); err != nil { // for the tests inside the package
+		panic(err)
+	}
 	status := m.Run()
 	if err := goleak.Find(); err != nil && status == 0 {
 		fmt.Fprintln(os.Stderr, err)

@@ -90,18 +90,38 @@ func (r *Registry) watchOnce(ctx context.Context, v *view, changed func(subnet.S
 				return err
 			}
 		case resp, ok := <-events:
-			if !ok {
-				return errors.New("watch closed")
+			news, err := r.drain(v, resp, ok, events)
+			if news {
+				changed(v.snapshot())
 			}
-			if err := r.take(v, resp, changed); err != nil {
+			if err != nil {
 				return err
 			}
 		}
 	}
 }
 
+// drain folds a response and those that already wait behind it, so that a thousand joins
+// at once do not make a thousand snapshots. It reports whether there were events.
+func (r *Registry) drain(v *view, resp clientv3.WatchResponse, ok bool, events clientv3.WatchChan) (news bool, err error) {
+	for {
+		if !ok {
+			return news, errors.New("watch closed")
+		}
+		if err := r.take(v, resp); err != nil {
+			return news, err
+		}
+		news = news || len(resp.Events) > 0
+		select {
+		case resp, ok = <-events:
+		default:
+			return news, nil
+		}
+	}
+}
+
 // take folds one watch response.
-func (r *Registry) take(v *view, resp clientv3.WatchResponse, changed func(subnet.Snapshot)) error {
+func (r *Registry) take(v *view, resp clientv3.WatchResponse) error {
 	if resp.CompactRevision != 0 || resp.Header.ClusterId != 0 && resp.Header.ClusterId != v.cluster {
 		return errRelist
 	}
@@ -116,9 +136,6 @@ func (r *Registry) take(v *view, resp clientv3.WatchResponse, changed func(subne
 	}
 	v.revision = max(v.revision, resp.Header.Revision)
 	r.health.seen(v.revision)
-	if len(resp.Events) > 0 {
-		changed(v.snapshot())
-	}
 	return nil
 }
 

@@ -31,8 +31,11 @@ func (a *attempt) write(ctx context.Context, h held) (*Claim, error) {
 	}
 	thens = append(thens, a.leave(h)...)
 	ifs, elses := a.conditions(h)
-	thens = append(thens, clientv3.OpGet(k.leases(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithMinCreateRev(a.revision+1)),
-		clientv3.OpGet(k.lease(h.leaf), clientv3.WithKeysOnly()))
+	thens = append(thens, clientv3.OpGet(k.lease(h.leaf), clientv3.WithKeysOnly()))
+	mineAt := len(thens) - 1
+	if a.foreign { // costs etcd a walk over all leases, so only beside flannel's nodes
+		thens = append(thens, clientv3.OpGet(k.leases(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithMinCreateRev(a.revision+1)))
+	}
 	resp, err := a.r.commit(ctx, "write lease "+h.leaf, ifs, thens, elses)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) { // granted long ago, or etcd was emptied just now
 		a.lease, a.lessons = 0, 0
@@ -45,12 +48,12 @@ func (a *attempt) write(ctx context.Context, h held) (*Claim, error) {
 		a.learn(resp)
 		return nil, fmt.Errorf("write lease %s: %w", h.leaf, errRace)
 	}
-	n := len(resp.Responses)
-	mine := resp.Responses[n-1].GetResponseRange().GetKvs()[0] // just written in this transaction
+	mine := resp.Responses[mineAt].GetResponseRange().GetKvs()[0] // just written in this transaction
 	h.create, h.mod, h.mine = mine.CreateRevision, mine.ModRevision, k.mine(h.lease)
 	h.lease.Since = h.create
 	c := &Claim{r: a.r, store: h}
-	if overtaken(k, h, resp.Responses[n-2].GetResponseRange().GetKvs()) {
+	if a.foreign && overtaken(k, h, resp.Responses[mineAt+1].GetResponseRange().GetKvs()) {
+		a.lessons = 0 // look again: what is in the way is new
 		return nil, errors.Join(fmt.Errorf("write lease %s: %w", h.leaf, errRace), c.drop(ctx))
 	}
 	return c, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -64,6 +65,9 @@ func (l loden) join(ctx context.Context, i int) (claim, error) {
 		return claim{}, err
 	}
 	c, err := r.Acquire(ctx, n, lease(i), opt.Dual[netip.Prefix]{})
+	for errors.Is(err, etcd.ErrUnavailable) && ctx.Err() == nil { // overloaded; a daemon tries again too
+		c, err = r.Acquire(ctx, n, lease(i), opt.Dual[netip.Prefix]{})
+	}
 	if err != nil {
 		return claim{}, err
 	}
