@@ -197,6 +197,21 @@ func TestPacketsCrossRealInterfaces(t *testing.T) {
 	}
 }
 
+func TestInterfaceMayGoDownAndUp(t *testing.T) {
+	a, b := newMachine(t, 1), newMachine(t, 2)
+	connect(t, a, b, false, 1500, 1420)
+	a.ping(t, "10.0.0.2")
+	for _, state := range []string{"down", "up"} {
+		for _, m := range []*machine{a, b} {
+			if err := m.host.Run("ip", "link", "set", "wg0", state); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	a.ping(t, "10.0.0.2")
+	b.ping(t, "10.0.0.1")
+}
+
 func TestEndsWhenTheInterfaceIsDeleted(t *testing.T) {
 	host := sandboxtest.Host(t, "gone")
 	var d *Device

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
@@ -14,6 +15,8 @@ import (
 const (
 	inboxes   = 8        // datagrams, or trains of them, of one read
 	inboxSize = 64 << 10 // bytes of each
+
+	receivePause = 10 * time.Millisecond // after an error
 )
 
 // receiver decrypts what one socket brings. It belongs to one goroutine. It allocates
@@ -58,7 +61,12 @@ func (d *Device) receiveLoop(from socket) {
 			return
 		}
 		if err != nil {
-			d.log.Debug().Err(err).Msg("received an error") // of an earlier send, by ICMP
+			d.log.Debug().Err(err).Msg("received an error")
+			select { // none is expected; one that stays must not spin
+			case <-d.closed:
+				return
+			case <-time.After(receivePause):
+			}
 			continue
 		}
 		r.now = d.now()

@@ -135,6 +135,9 @@ func (t *kernelTUN) writeNow(fd uintptr) bool {
 }
 
 func (t *kernelTUN) mtu() (int, error) {
+	if t.closed.Load() {
+		return 0, os.ErrClosed
+	}
 	request, err := unix.NewIfreq(t.name)
 	if err != nil {
 		return 0, fmt.Errorf("read MTU of %s: %w", t.name, err)
