@@ -69,8 +69,19 @@ func TestSecondAddIsRefusedAndTheFirstGoesOn(t *testing.T) {
 	n := newNode(t, families[0].env, conflist("1.1.0", ""))
 	a := n.pod(t, "a")
 	addrs := n.add(t, a)
+	note := n.Path("/var/lib/cni/loden/lodentest/a@eth0")
+	before, err := os.ReadFile(note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrower := families[0].env
+	narrower.MTU = 1300
+	n.write(t, narrower)
 	if _, err := n.cni.AddNetworkList(t.Context(), n.list, a); err == nil {
 		t.Error("a second ADD of the same interface went through")
+	}
+	if after, err := os.ReadFile(note); err != nil || string(after) != string(before) {
+		t.Errorf("the refused ADD left the note %s, %v, want the first one's %s", after, err, before)
 	}
 	n.reaches(t, addrs)
 	n.del(t, a)

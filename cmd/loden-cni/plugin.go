@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,15 +33,59 @@ func (i invocation) run() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var stdout, stderr bytes.Buffer
+	var streams [3]*os.File
+	for n := range streams {
+		if streams[n], err = memory(); err != nil {
+			return nil, err
+		}
+		defer streams[n].Close()
+	}
+	if err := fill(streams[0], i.Config); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(file)
 	cmd.Env = append(os.Environ(), i.Env...) // of two equal names the last one counts
-	cmd.Stdin = bytes.NewReader(i.Config)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, i.refusal(err, stdout.Bytes(), stderr.String())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
+	ended := cmd.Run()
+	stdout, outErr := said(streams[1])
+	stderr, errErr := said(streams[2])
+	if err := errors.Join(outErr, errErr); err != nil {
+		return nil, err
 	}
-	return stdout.Bytes(), nil
+	if ended != nil {
+		return nil, i.refusal(ended, stdout, string(stderr))
+	}
+	return stdout, nil
+}
+
+// memory returns a file in memory. A plugin that reads and writes such files needs nobody
+// to feed it and to listen: on a busy machine each of those is a wait for the processor.
+func memory() (*os.File, error) {
+	fd, err := unix.MemfdCreate("loden-cni", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make stream of plugin: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "loden-cni"), nil
+}
+
+// fill writes data to f, for a reader that starts at its beginning.
+func fill(f *os.File, data []byte) error {
+	_, err := f.Write(data)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("write stream of plugin: %w", err)
+	}
+	return nil
+}
+
+// said returns what a plugin wrote to f.
+func said(f *os.File) ([]byte, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read stream of plugin: %w", err)
+	}
+	return io.ReadAll(f)
 }
 
 // become replaces this process by the plugin: what it prints, and how it ends, the runtime
@@ -52,18 +96,14 @@ func (i invocation) become() error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.MemfdCreate("loden-cni", unix.MFD_CLOEXEC)
+	stdin, err := memory()
 	if err != nil {
-		return fmt.Errorf("make standard input of %s: %w", i.Plugin, err)
+		return err
 	}
-	stdin := os.NewFile(uintptr(fd), "loden-cni")
-	if _, err := stdin.Write(i.Config); err != nil {
-		return fmt.Errorf("write standard input of %s: %w", i.Plugin, err)
+	if err := fill(stdin, i.Config); err != nil {
+		return err
 	}
-	if _, err := stdin.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("write standard input of %s: %w", i.Plugin, err)
-	}
-	if err := unix.Dup3(fd, 0, 0); err != nil {
+	if err := unix.Dup3(int(stdin.Fd()), 0, 0); err != nil {
 		return fmt.Errorf("set standard input of %s: %w", i.Plugin, err)
 	}
 	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, append(os.Environ(), i.Env...)))
