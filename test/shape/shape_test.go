@@ -19,11 +19,13 @@ const module = "github.com/loden-net/loden/"
 
 // pkg is what `go list` says of a package.
 type pkg struct {
-	ImportPath string
-	Name       string
-	Dir        string
-	GoFiles    []string
-	Imports    []string
+	ImportPath   string
+	Name         string
+	Dir          string
+	GoFiles      []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+	Imports      []string
 }
 
 // short returns the path inside the module.
@@ -32,7 +34,7 @@ func (p pkg) short() string { return strings.TrimPrefix(p.ImportPath, module) }
 // list returns packages as `go list` sees them.
 func list(t *testing.T, args ...string) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Dir,GoFiles,Imports"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports"}, args...)...)
 	cmd.Dir, cmd.Stderr = "../..", os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -136,6 +136,37 @@ func TestFilesAndFunctionsFitAScreen(t *testing.T) {
 	}
 }
 
+// TestNoTestIsSkippedForWhatMakeTestInstalls looks at every skip in the tree: what is missing
+// on a machine must fail the run, so a skip needs a reason that is not about the machine.
+func TestNoTestIsSkippedForWhatMakeTestInstalls(t *testing.T) {
+	allowed := map[string]string{
+		"backend/engine/wg/protocol_test.go": "one side of the pair is another implementation",
+		"backend/engine/wg/kernel_test.go":   "ethtool is in test/tools/packages.sh; a driver may refuse",
+	}
+	for _, p := range list(t, "./...") {
+		for _, name := range append(p.TestGoFiles, p.XTestGoFiles...) {
+			file := filepath.Join(p.short(), name)
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				call, ok := n.(*ast.SelectorExpr)
+				if ok && strings.HasPrefix(call.Sel.Name, "Skip") && allowed[file] == "" && isTester(call.X) {
+					t.Errorf("%s skips a test", file)
+				}
+				return true
+			})
+		}
+	}
+}
+
+// isTester reports whether an expression is what tests call their testing.TB.
+func isTester(x ast.Expr) bool {
+	name, ok := x.(*ast.Ident)
+	return ok && (name.Name == "t" || name.Name == "b" || name.Name == "tb")
+}
+
 func TestEveryTopFolderHasAShortReadme(t *testing.T) {
 	for _, dir := range []string{"cmd", "config", "subnet", "backend", "network", "test", "deploy"} {
 		text, err := os.ReadFile(filepath.Join("../..", dir, "README.md"))

@@ -16,6 +16,7 @@ mount mount
 gcc gcc
 /usr/include/stdlib.h libc6-dev
 conntrack conntrack
+ethtool ethtool
 '
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(echo "$wanted" | while read -r program package; do
