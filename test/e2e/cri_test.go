@@ -167,7 +167,8 @@ func hostPort(t *testing.T, from *lab.Node, at netip.AddrPort, want string) {
 			if err != nil {
 				return err
 			}
-			transport := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }}
+			dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+			transport := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 			answer, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("http://" + at.String() + "/index.html")
 			if err != nil {
 				return err
