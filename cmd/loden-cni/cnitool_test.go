@@ -11,35 +11,52 @@ import (
 )
 
 func TestCnitoolAddsChecksAndDeletes(t *testing.T) {
+	for version, verbs := range map[string][]string{
+		"0.3.1": {"add", "del", "del"},
+		"0.4.0": {"add", "check", "del", "del"},
+		"1.0.0": {"add", "check", "del", "del"},
+		"1.1.0": {"add", "check", "del", "del", "gc"},
+	} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, families[0].env, conflist(version, ""))
+			pod := n.pod(t, "a")
+			for _, verb := range verbs {
+				out, err := n.cnitool(t, version, verb, pod.NetNS)
+				if err != nil {
+					t.Fatalf("cnitool %s: %v: %s", verb, err, out)
+				}
+				if verb == "add" && !strings.Contains(out, "fd44:0:0:3::2/64") {
+					t.Errorf("cnitool add printed no IPv6 address: %s", out)
+				}
+			}
+			n.clean(t)
+		})
+	}
+}
+
+func TestCnitoolShowsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, families[0].env, conflist("1.1.0", ""))
-	if err := os.WriteFile(n.Path("/etc/cni/net.d/10-loden.conflist"), []byte(conflist("1.1.0", "")), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	pod := n.pod(t, "a")
-	tool := filepath.Join(os.Getenv(binEnv), "cnitool")
-	run := func(verb string) (string, error) {
-		cmd := n.Command(context.Background(), tool, verb, "lodentest", pod.NetNS)
-		cmd.Env = append(os.Environ(), "CNI_PATH="+os.Getenv(binEnv), "NETCONFPATH=/etc/cni/net.d")
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	if out, err := n.cnitool(t, "1.1.0", "check", pod.NetNS); err == nil || !strings.Contains(out, "no interface eth0") {
+		t.Errorf("cnitool check without add: %v: %s", err, out)
 	}
-	for _, verb := range []string{"add", "check", "del", "del", "gc"} {
-		out, err := run(verb)
-		if err != nil {
-			t.Fatalf("cnitool %s: %v: %s", verb, err, out)
-		}
-		if verb == "add" && !strings.Contains(out, "fd44:0:0:3::2/64") {
-			t.Errorf("cnitool add printed no IPv6 address: %s", out)
-		}
-	}
-	n.clean(t)
-	if out, err := run("check"); err == nil || !strings.Contains(out, "no interface eth0") {
-		t.Errorf("cnitool check after del: %v: %s", err, out)
-	}
-	if out, err := run("status"); err == nil || !strings.Contains(out, "loden0") {
+	if out, err := n.cnitool(t, "1.1.0", "status", pod.NetNS); err == nil || !strings.Contains(out, "loden0") {
 		t.Errorf("cnitool status without a daemon: %v: %s", err, out)
 	}
+}
+
+// cnitool runs cnitool(1) on the node with a conflist of the given version.
+func (n *node) cnitool(t *testing.T, version, verb, netns string) (string, error) {
+	t.Helper()
+	if err := os.WriteFile(n.Path("/etc/cni/net.d/10-loden.conflist"), []byte(conflist(version, "")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := n.Command(context.Background(), filepath.Join(os.Getenv(binEnv), "cnitool"), verb, "lodentest", netns)
+	cmd.Env = append(os.Environ(), "CNI_PATH="+os.Getenv(binEnv), "NETCONFPATH=/etc/cni/net.d")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // A plugin is started for every pod: what it links is what every pod waits for.
