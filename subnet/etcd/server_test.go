@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,6 +188,12 @@ func (s *server) start(t *testing.T) {
 
 func (s *server) run() error {
 	s.cmd = exec.Command(os.Args[0])
+	if binary := os.Getenv("LODEN_ETCD_BINARY"); binary != "" && s.certs == "" { // another version of etcd
+		s.cmd = exec.Command(binary, "--name", s.name, "--data-dir", s.Dir, "--listen-client-urls", s.Client, "--advertise-client-urls", s.Client,
+			"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
+			"--unsafe-no-fsync", "--log-level", "panic", "--auth-token", "simple", "--auth-token-ttl", "1")
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
 	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster, s.certs}, "|"))
 	s.cmd.Stderr = os.Stderr
 	stdin, err := s.cmd.StdinPipe() // the server ends when this does
