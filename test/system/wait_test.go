@@ -87,6 +87,25 @@ func TestOtherCommandsEndInTimeWithoutStore(t *testing.T) {
 	}
 }
 
+// TestOtherCommandsFailWithoutDocument wants the same of an etcd that holds no network, and
+// of a node whose daemon does not run.
+func TestOtherCommandsFailWithoutDocument(t *testing.T) {
+	l := newLab(t, lab.Options{Nodes: 1})
+	if err := l.Store.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"plan --iface eth0 --timeout 3s --etcd-endpoints " + l.Store.Endpoint(): "no network document",
+		"network get --timeout 3s --etcd-endpoints " + l.Store.Endpoint():       "no network document",
+		"status": "loden run",
+	} {
+		out, err := l.Nodes[0].Loden(strings.Fields(args)...)
+		if err == nil || !strings.Contains(out, want) || strings.Count(strings.TrimSpace(out), "\n") > 0 {
+			t.Errorf("loden %s: %v, want one line with %q:\n%s", args, err, want, out)
+		}
+	}
+}
+
 // TestDataPathOutlivesStore stops etcd under a running cluster: everything still reaches
 // everything, also after a restart of a daemon, and the nodes find back by themselves.
 func TestDataPathOutlivesStore(t *testing.T) {
