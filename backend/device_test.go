@@ -381,6 +381,21 @@ func TestWatchSeesTheEndOfTheEngineAndChangesOfTheInterface(t *testing.T) {
 	}
 }
 
+func TestEndedEngineIsCollectedAtTheNextLook(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("auto")
+	a.apply(opt.Some(a.config()))
+	pid := a.engine().PID
+	a.killEngine(syscall.SIGKILL)
+	sandboxtest.Until(t, time.Minute, "the end of the engine's process", func() error {
+		a.ask(request{Op: "plan", Want: opt.Some(a.config())})
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal %d: %v", pid, err)
+		}
+		return nil
+	})
+}
+
 func TestSignalsInAnyOrderNeverPanicOrLeak(t *testing.T) {
 	a := newNode(t, 1)
 	a.start("auto")

@@ -132,7 +132,7 @@ func TestClusterWorksAndRestartsLoseNoPacket(t *testing.T) {
 				}
 			})
 			for _, n := range l.Nodes {
-				out, err := n.Loden(append([]string{"plan"}, n.Flags()...)...)
+				out, err := n.Loden(append([]string{"plan", "--timeout", limit.String()}, n.Flags()...)...)
 				if err != nil || strings.TrimSpace(out) != "no change" {
 					t.Errorf("plan on running %s: %v\n%s", n.Name, err, out)
 				}
@@ -199,7 +199,7 @@ func TestDownLeavesTheHostAsFound(t *testing.T) {
 		if err := n.Stop(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := n.Loden(append([]string{"down"}, n.Flags()...)...); err != nil {
+		if out, err := n.Loden(append([]string{"down", "--timeout", limit.String()}, n.Flags()...)...); err != nil {
 			t.Errorf("down on %s: %v\n%s", n.Name, err, out)
 		}
 		for _, d := range lab.Differences(before[i], lab.Snapshot(n.Host)) {

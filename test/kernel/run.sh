@@ -13,6 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 [ "$(dpkg --print-architecture)" = amd64 ] || { echo "run.sh: only amd64 so far" >&2; exit 1; }
 mkdir -p "$cache"
+exec 9>"$cache/lock" && flock 9 # one at a time: they share the guest and the console's log
 "$here/packages.sh"
 
 # The kernel: today's, or the one that was fetched before when the archive cannot be asked.
