@@ -1,7 +1,6 @@
 package etcd_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,15 +11,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/rs/zerolog"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
-
-	"github.com/loden-net/loden/subnet/etcd"
 )
 
 // shared is the address of an etcd that all tests use, each under a prefix of its own.
@@ -213,98 +207,4 @@ func (s *server) kill() {
 	_ = s.cmd.Wait()
 	_ = s.stdin.Close()
 	s.cmd = nil
-}
-
-// plain returns etcd's own client, for what Loden does not do.
-func plain(t *testing.T, endpoints ...string) *clientv3.Client {
-	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-// ready waits until etcd answers.
-func ready(t *testing.T, c *clientv3.Client) {
-	t.Helper()
-	eventually(t, "etcd answers", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		_, err := c.Get(ctx, "x")
-		return err == nil
-	})
-}
-
-// patience bounds every wait for a condition; a loaded machine is slow.
-const patience = 60 * time.Second
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	eventuallyWithin(t, patience, what, ok)
-}
-
-// eventuallyWithin is eventually with another bound.
-func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited %v for: %s", limit, what)
-		case <-tick.C:
-		}
-	}
-}
-
-// prefix returns the test's own prefix.
-func prefix(t *testing.T) string { return "/test/" + strings.ReplaceAll(t.Name(), "/", "_") }
-
-// within returns a context that ends before the test does.
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// open returns a registry on the shared etcd, or on the endpoints given, with quick probes.
-func open(t *testing.T, change func(*etcd.Options), endpoints ...string) *etcd.Registry {
-	t.Helper()
-	return openLog(t, zerolog.New(zerolog.NewTestWriter(t)), change, endpoints...)
-}
-
-// openQuiet is open without a log, for tests that lose thousands of races.
-func openQuiet(t *testing.T) *etcd.Registry {
-	t.Helper()
-	return openLog(t, zerolog.Nop(), nil)
-}
-
-func openLog(t *testing.T, log zerolog.Logger, change func(*etcd.Options), endpoints ...string) *etcd.Registry {
-	t.Helper()
-	if len(endpoints) == 0 {
-		endpoints = []string{shared}
-	}
-	opts := etcd.Options{
-		Endpoints: endpoints, Prefix: prefix(t), TTL: time.Minute,
-		RPCTimeout: 5 * time.Second, DialTimeout: time.Second, Probe: 200 * time.Millisecond,
-	}
-	if change != nil {
-		change(&opts)
-	}
-	r, err := etcd.Open(t.Context(), opts, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
 }
