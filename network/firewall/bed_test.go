@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,14 +118,26 @@ func ruleset(t testing.TB) string {
 		for t in $(cat /proc/thread-self/net/ip6_tables_names); do ip6tables-legacy -t $t -S; done`)
 }
 
-// holds is the ruleset of one family and back-end as its own tool lists it.
+// holds is the ruleset of one family and back-end as its own tool lists it, counters
+// apart: one process, for tests that look often.
 func (b bed) holds(t testing.TB, f opt.Family) string {
 	t.Helper()
+	args := []string{b.tool(f) + "-save"}
 	if b.backend == "nftables" {
-		family := map[opt.Family]string{opt.V4: "ip", opt.V6: "ip6"}[f]
-		return shell(t, "nft -s list ruleset "+family)
+		args = []string{"nft", "-s", "list", "ruleset", map[opt.Family]string{opt.V4: "ip", opt.V6: "ip6"}[f]}
 	}
-	return shell(t, "for t in nat filter raw mangle; do "+b.tool(f)+" -t $t -S; done")
+	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(out), "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "#") })
+	for i, l := range lines {
+		if strings.HasPrefix(l, ":") {
+			lines[i], _, _ = strings.Cut(l, " [")
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // apply runs the changes to want and checks that nothing is left to do.

@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/network/firewall"
 )
 
 // oldTools puts tools into PATH that say they are of an old version, fail where that one
@@ -58,4 +62,35 @@ func brokenTool(t *testing.T, name, how string) (dir string) {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+func TestR13SteadyStateStartsNoProcess(t *testing.T) {
+	for _, backend := range []string{"iptables", "nftables"} {
+		for _, legacy := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, legacy %v", backend, legacy), func(t *testing.T) {
+				fresh(t)
+				if legacy {
+					legacyFirst(t)
+				}
+				dir := only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore", "nft")
+				f, err := firewall.Open(t.Context(), firewall.Options{Backend: backend, Log: zerolog.New(zerolog.NewTestWriter(t))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				applyQuietly(t, f, whole())
+				before := len(calls(t, dir))
+				for range 20 {
+					if changes, err := f.Changes(t.Context(), whole()); err != nil || len(changes) > 0 {
+						t.Fatal(changes, err)
+					}
+				}
+				if got := calls(t, dir)[before:]; len(got) > 0 {
+					t.Errorf("20 cycles started:\n%s", strings.Join(got, "\n"))
+				}
+				if before == 0 {
+					t.Error("no process at all was counted")
+				}
+			})
+		}
+	}
 }
