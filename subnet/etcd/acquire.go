@@ -29,11 +29,15 @@ const maxTries = 30
 // lease that flannel wrote for one of want's addresses is taken over. Otherwise subnets
 // are allocated, preferred ones first.
 //
-// It runs lost races again, but does not wait for etcd. Errors: ErrNameTaken,
+// It runs lost races again, but does not wait for etcd. Called again and again within a
+// minute, it slows down. Errors: ErrNameTaken,
 // subnet.ErrOutOfSubnets, ErrUnavailable.
 func (r *Registry) Acquire(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (*Claim, error) {
 	if !subnet.ValidName(want.Node) {
 		return nil, fmt.Errorf("acquire lease: node name %q: give a name of letters, digits, '.', '-' and '_'", want.Node)
+	}
+	if err := r.pace(ctx, want.Node); err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
 	a := attempt{r: r, network: n, want: want, prefer: prefer}
 	for try := range maxTries {

@@ -81,6 +81,7 @@ type Registry struct {
 	config clientv3.Config
 	log    zerolog.Logger
 	health health
+	pacer  pacer
 
 	mu     sync.Mutex // guards what follows
 	client *clientv3.Client

@@ -83,7 +83,9 @@ func (a *attempt) giveUp(ctx context.Context) {
 func (c *Claim) Keep(ctx context.Context) error {
 	wait := retry{}
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := c.keepWatching(ctx)
+		wait.rest(began)
 		if errors.Is(err, ErrLeaseLost) {
 			return err
 		}

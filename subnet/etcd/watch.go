@@ -56,7 +56,9 @@ func (r *Registry) follow(ctx context.Context, v *view, changed func(subnet.Snap
 	defer probe.Stop()
 	wait := retry{}
 	for {
+		began := time.Now()
 		err := r.watchOnce(ctx, v, changed, relist.C, probe.C)
+		wait.rest(began)
 		if ctx.Err() != nil || errors.Is(err, errRelist) {
 			return err
 		}
@@ -159,6 +161,13 @@ func (r *Registry) check(ctx context.Context, v *view) error {
 // retry spaces attempts: 100 ms doubling to 5 s, each with jitter, so that a cluster does
 // not come back in step.
 type retry struct{ last time.Duration }
+
+// rest starts over when what began at that moment went well for a while.
+func (r *retry) rest(began time.Time) {
+	if time.Since(began) > time.Minute {
+		*r = retry{}
+	}
+}
 
 // pause waits for the next attempt or the end of ctx.
 func (r *retry) pause(ctx context.Context) {

@@ -1,0 +1,61 @@
+package etcd
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Two machines that were cloned, name and key and all, take one lease from each other for
+// as long as both run. That cannot be told from a node that was moved, but it need not
+// cost etcd thousands of writes a second.
+const (
+	paceWindow = time.Minute // within which acquisitions count as one after another
+	paceFree   = 8           // of them at once, with no pause
+	paceMost   = 30 * time.Second
+)
+
+// pacer spaces acquisitions of one node that follow each other.
+type pacer struct {
+	mu     sync.Mutex // guards what follows
+	recent map[string][]time.Time
+}
+
+// next notes an acquisition and returns how long to wait before it.
+func (p *pacer) next(node string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.recent == nil {
+		p.recent = map[string][]time.Time{}
+	}
+	var kept []time.Time
+	for _, t := range p.recent[node] {
+		if now.Sub(t) < paceWindow {
+			kept = append(kept, t)
+		}
+	}
+	p.recent[node] = append(kept, now)
+	over := len(kept) - paceFree
+	if over < 0 {
+		return 0
+	}
+	return min(time.Second<<min(over, 10), paceMost)
+}
+
+// pace waits before an acquisition that follows too many others.
+func (r *Registry) pace(ctx context.Context, node string) error {
+	d := r.pacer.next(node, time.Now())
+	if d == 0 {
+		return ctx.Err()
+	}
+	r.log.Warn().Str("node", node).Dur("pause", d).
+		Msg("lease acquired again and again: does another machine run with this node's name and key?")
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
