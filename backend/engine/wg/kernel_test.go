@@ -197,6 +197,29 @@ func TestPacketsCrossRealInterfaces(t *testing.T) {
 	}
 }
 
+func TestLocalAddressThatHasGoneIsForgotten(t *testing.T) {
+	a, b := newMachine(t, 1), newMachine(t, 2)
+	connect(t, a, b, false, 1500, 1420)
+	if err := a.host.Run("ip", "addr", "add", "192.0.2.77/24", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	b.mustSet("public_key=%s\nendpoint=192.0.2.77:51820\n", a.public.Hex())
+	b.ping(t, "10.0.0.1") // b began: a answers from the address it was called at
+	if got := a.only().to.Load().local.String(); got != "192.0.2.77" {
+		t.Fatalf("a sends from %s", got)
+	}
+	if got := b.value("endpoint"); got != "192.0.2.77:51820" {
+		t.Fatalf("b sends to %s", got)
+	}
+	if err := a.host.Run("ip", "addr", "del", "192.0.2.77/24", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	a.ping(t, "10.0.0.2") // from another address now, and b follows
+	if got := b.value("endpoint"); got != "192.0.2.1:51820" {
+		t.Errorf("b sends to %s", got)
+	}
+}
+
 func TestInterfaceMayGoDownAndUp(t *testing.T) {
 	a, b := newMachine(t, 1), newMachine(t, 2)
 	connect(t, a, b, false, 1500, 1420)

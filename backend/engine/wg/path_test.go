@@ -38,7 +38,7 @@ func (s *sink) write([][]byte) error { return nil }
 
 // halfway returns a device with one peer and the sessions of both ends of a tunnel, made
 // without a handshake: what ours seals, theirs opens.
-func halfway(t *testing.T) (d *Device, k *keeper, ours, theirs *session) {
+func halfway(t testing.TB) (d *Device, k *keeper, ours, theirs *session) {
 	t.Helper()
 	d, k = idle(), &keeper{}
 	d.tunnel = &sink{}
@@ -106,6 +106,29 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	if d.counters.undecoded.Load() != before || d.counters.misrouted.Load() != 0 {
 		t.Error("the train was not taken")
 	}
+}
+
+// FuzzTrain feeds a receiver what may come from outside: it must take nothing of it.
+func FuzzTrain(f *testing.F) {
+	f.Add([]byte{4, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, 32)
+	f.Add(append([]byte{1}, make([]byte, 147)...), 148)
+	f.Add(append([]byte{2}, make([]byte, 183)...), 92)
+	d, _, ours, _ := halfway(f)
+	d.indices.m = map[uint32]indexed{7: {ours.peer, ours}}
+	r := newReceiver(d)
+	f.Fuzz(func(t *testing.T, data []byte, segment int) {
+		r.now = d.now()
+		r.in[0].n, r.in[0].segment = copy(r.in[0].buf, data), segment
+		r.train(&r.in[0])
+		r.endRun()
+		r.merger.Flush()
+		for len(d.letters) > 0 {
+			d.read(<-d.letters)
+		}
+		if ours.peer.gotAt.Load() != 0 || ours.peer.gotBytes.Load() != 0 {
+			t.Error("a message without the key was taken")
+		}
+	})
 }
 
 func TestGarbageFromTheTUNIsDropped(t *testing.T) {

@@ -99,32 +99,35 @@ func (d *Device) Configure(r io.Reader) error {
 	return d.apply(want)
 }
 
-// Describe writes the lines that answer a "get" request, without errno.
+// Describe writes the lines that answer a "get" request, without errno. No lock is held
+// while it writes: a client that does not read stops nobody else.
 func (d *Device) Describe(w io.Writer) error {
+	_, err := io.WriteString(w, d.text())
+	return err
+}
+
+// text returns what Describe writes.
+func (d *Device) text() string {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	var b strings.Builder
 	if self := d.self.Load(); self != nil {
-		fmt.Fprintf(w, "private_key=%s\n", self.identity.Private().Hex())
+		fmt.Fprintf(&b, "private_key=%s\n", self.identity.Private().Hex())
 	}
 	port := d.port
-	if b := d.sockets.Load(); b != nil {
-		port = b.port
+	if open := d.sockets.Load(); open != nil {
+		port = open.port
 	}
 	if port != 0 {
-		fmt.Fprintf(w, "listen_port=%d\n", port)
+		fmt.Fprintf(&b, "listen_port=%d\n", port)
 	}
 	if d.mark != 0 {
-		fmt.Fprintf(w, "fwmark=%d\n", d.mark)
+		fmt.Fprintf(&b, "fwmark=%d\n", d.mark)
 	}
-	var text strings.Builder
 	for _, p := range d.sorted() {
-		text.Reset()
-		p.describe(&text)
-		if _, err := io.WriteString(w, text.String()); err != nil {
-			return err
-		}
+		p.describe(&b)
 	}
-	return nil
+	return b.String()
 }
 
 // sorted returns the peers in a fixed order. The caller holds d.mu.

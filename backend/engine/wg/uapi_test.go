@@ -159,6 +159,27 @@ func TestServeAnswersLikeWireGuardGo(t *testing.T) {
 	}
 }
 
+func TestClientThatDoesNotReadStopsNobody(t *testing.T) {
+	d := idle()
+	if err := configure(d, "public_key="+key(1)+"\nallowed_ip=10.0.0.0/8\n"); err != nil {
+		t.Fatal(err)
+	}
+	here, there := net.Pipe() // without any buffer: the answer waits for a reader
+	ended := make(chan error, 1)
+	go func() { ended <- d.Serve(there) }()
+	if _, err := io.WriteString(here, "get=1\n\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(here, make([]byte, 1)); err != nil { // the answer has begun
+		t.Fatal(err)
+	}
+	if err := configure(d, "public_key="+key(2)+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = here.Close()
+	<-ended
+}
+
 // TestRoutingFollowsEveryRequest compares cryptokey routing and the listing with a map from
 // prefix to peer, after random requests.
 func TestRoutingFollowsEveryRequest(t *testing.T) {
