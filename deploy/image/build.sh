@@ -28,5 +28,11 @@ if [ -n "${LODEN_OFFLINE:-}" ]; then
 		--build-arg GOPROXY=off --volume "$modules:/root/go/pkg/mod:ro" \
 		--volume "$(go env GOCACHE):/root/.cache/go-build"
 fi
-buildah bud -q --isolation chroot --format docker --layers=false "$@" -t "$tag" . >&2
+old=$(buildah images -q "$tag" 2>/dev/null || true)
+buildah bud -q --isolation chroot --format docker --layers=false --force-rm "$@" -t "$tag" . >&2
+# A stage that is only copied from (golang) keeps its container all the same.
+buildah containers --format '{{.ContainerID}} {{.ImageName}}' | awk '$2 ~ /loden-golang/ {print $1}' | xargs -r buildah rm >/dev/null
+if [ -n "$old" ] && [ "$old" != "$(buildah images -q "$tag")" ]; then
+	buildah rmi "$old" >/dev/null
+fi
 echo "$tag"
