@@ -195,11 +195,10 @@ func TestCongestionMarksCrossTheTunnel(t *testing.T) {
 				} else {
 					pkt[1] |= c.inner << 4
 				}
+				dropped := c.outer == ce && !mark(pkt)
 				got := int(congestion(pkt))
-				if c.outer == ce && !mark(pkt) {
+				if dropped {
 					got = -1
-				} else {
-					got = int(congestion(pkt))
 				}
 				if got != c.want {
 					t.Errorf("family %d: got %d, want %d", f, got, c.want)
