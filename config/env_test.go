@@ -146,8 +146,13 @@ func TestNodeSettingsAreCheckedOneLineEach(t *testing.T) {
 		}
 		return n.Validate()
 	}
+	for _, fine := range []string{"--node-name=a", "--node-name=node-1.example_net", "--node-name=" + strings.Repeat("a", 253)} {
+		if err := set(fine); err != nil {
+			t.Errorf("%s: got %v", fine, err)
+		}
+	}
 	for _, bad := range []string{
-		"--node-name=a b", "--engine=fast", "--firewall=ufw", "--guard=maybe", "--ipv6-masq=yes", "--public-ip=fd00::1",
+		"--node-name=a b", "--node-name=-a", "--node-name=a.", "--node-name=ä", "--node-name=", "--node-name=" + strings.Repeat("a", 254), "--engine=fast", "--firewall=ufw", "--guard=maybe", "--ipv6-masq=yes", "--public-ip=fd00::1",
 		"--public-ipv6=192.0.2.1", "--iface-regex=[", "--iface-can-reach=host", "--masq-exclude=10.0.0.0", "--lease-ttl=1s",
 		"--resync=0s", "--listen-port=70000", "--interface=a-name-that-is-too-long",
 	} {

@@ -154,8 +154,18 @@ func EnvName(flag string) string {
 	return "LODEN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// namePattern is what a node may be called: it becomes part of etcd keys and of metrics.
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+// validName reports whether a node may be called so: the name becomes part of etcd keys and
+// of metrics. (A regular expression here would be compiled at every start of the CNI plugin,
+// which has no node name: 0.7 ms of the 20 that an ADD takes.)
+func validName(s string) bool {
+	alphanumeric := func(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+	for i := range len(s) {
+		if !alphanumeric(s[i]) && (!strings.ContainsRune("._-", rune(s[i])) || i == 0 || i == len(s)-1) {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 253 // the longest DNS name, which a host name may be
+}
 
 // Validate checks what can be checked without looking at the machine. Each problem is one
 // line that says what to do.
@@ -173,7 +183,7 @@ func (n *Node) Validate() error {
 }
 
 func (n *Node) validateName() error {
-	if !namePattern.MatchString(n.Name) {
+	if !validName(n.Name) {
 		return fmt.Errorf("--node-name %q: give a name of letters, digits, '.', '-' and '_'", n.Name)
 	}
 	if n.Interface == "" || len(n.Interface) > 15 || strings.ContainsAny(n.Interface, "/ \t%") {
