@@ -8,6 +8,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 )
 
@@ -114,7 +115,7 @@ func ParseValue(subnets opt.Dual[netip.Prefix], data []byte) (Lease, error) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		return Lease{}, fmt.Errorf("value is not a lease: %w", err)
 	}
-	if v.Node != "" && !ValidName(v.Node) {
+	if v.Node != "" && !config.ValidName(v.Node) {
 		return Lease{}, fmt.Errorf("node name %q is not one", clip(v.Node))
 	}
 	l := Lease{
@@ -181,21 +182,4 @@ func (v value) endpoints() (opt.Dual[netip.AddrPort], error) {
 		out.V6 = opt.Some(netip.AddrPortFrom(a, p6))
 	}
 	return out, nil
-}
-
-// ValidName reports whether s may be a node's name: 1 to 253 letters, digits, '.', '-' and
-// '_', a letter or digit first and last. It becomes part of etcd keys and of metrics.
-func ValidName(s string) bool {
-	plain := func(c byte) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-	}
-	if len(s) < 1 || len(s) > 253 || !plain(s[0]) || !plain(s[len(s)-1]) {
-		return false
-	}
-	for i := range len(s) {
-		if !plain(s[i]) && s[i] != '.' && s[i] != '-' && s[i] != '_' {
-			return false
-		}
-	}
-	return true
 }

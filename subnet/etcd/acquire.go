@@ -33,7 +33,7 @@ const maxTries = 30
 // minute, it slows down. Errors: ErrNameTaken,
 // subnet.ErrOutOfSubnets, ErrUnavailable.
 func (r *Registry) Acquire(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (*Claim, error) {
-	if !subnet.ValidName(want.Node) {
+	if !config.ValidName(want.Node) {
 		return nil, fmt.Errorf("acquire lease: node name %q: give a name of letters, digits, '.', '-' and '_'", want.Node)
 	}
 	if err := r.pace(ctx, want.Node); err != nil {

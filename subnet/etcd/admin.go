@@ -128,7 +128,7 @@ func (r *Registry) find(ctx context.Context, name string) (*Claim, error) {
 // given are allocated. A node that is running keeps running; it must hold these subnets or
 // none. The lease as reserved is returned.
 func (r *Registry) Reserve(ctx context.Context, n config.Network, name string, want opt.Dual[netip.Prefix]) (subnet.Lease, error) {
-	if !subnet.ValidName(name) {
+	if !config.ValidName(name) {
 		return subnet.Lease{}, fmt.Errorf("reserve: node name %q: give a name of letters, digits, '.', '-' and '_'", name)
 	}
 	for f, p := range want.All() {
