@@ -1,6 +1,7 @@
 package firewall_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -27,22 +28,7 @@ func TestNoConnectionLeavesUnmasqueradedDuringAHundredChanges(t *testing.T) {
 		ctx, stop := cancelable(t)
 		done := make(chan error, 2)
 		for _, f := range opt.Families() {
-			go func() {
-				done <- w.pod.Do(func() error {
-					a := addressesOf(f)
-					for ctx.Err() == nil {
-						seen, err := oneQuestion(a.outside)
-						if err != nil {
-							return err
-						}
-						if seen == a.pod {
-							bare.Add(1)
-						}
-						asked.Add(1)
-					}
-					return nil
-				})
-			}()
+			go func() { done <- w.keepAsking(ctx, addressesOf(f), &asked, &bare) }()
 		}
 		for i := range 100 {
 			change := p
@@ -67,6 +53,24 @@ func TestNoConnectionLeavesUnmasqueradedDuringAHundredChanges(t *testing.T) {
 		if bare.Load() > 0 {
 			t.Errorf("%d of %d connections were seen with the pod's own address", bare.Load(), asked.Load())
 		}
+	})
+}
+
+// keepAsking opens new connections from the pod until ctx ends, and counts them and those
+// that were seen with the pod's own address.
+func (w world) keepAsking(ctx context.Context, a addresses, asked, bare *atomic.Int64) error {
+	return w.pod.Do(func() error {
+		for ctx.Err() == nil {
+			seen, err := oneQuestion(a.outside)
+			if err != nil {
+				return err
+			}
+			if seen == a.pod {
+				bare.Add(1)
+			}
+			asked.Add(1)
+		}
+		return nil
 	})
 }
 

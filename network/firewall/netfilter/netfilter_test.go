@@ -177,37 +177,12 @@ func TestWatchTellsOncePerTransactionAndOnlyWhatConcerns(t *testing.T) {
 		}
 		return nil
 	})
-	settle := func() {
-		for range 2 { // a transaction of ours ends what came before
-			shell(t, "nft add table ip6 ours; nft delete table ip6 ours")
-		}
-		sandboxtest.Until(t, 20*time.Second, "quiet", func() error {
-			before := len(notices)
-			if <-time.After(100 * time.Millisecond); len(notices) != before {
-				return errors.New("more")
-			}
-			return nil
-		})
-		for len(notices) > 0 {
-			<-notices
-		}
-	}
-	settle()
+	quiet(t, notices)
 	shell(t, "nft add table ip theirs; nft flush table ip theirs")
 	shell(t, "nft 'add table ip ours; add chain ip ours a; add rule ip ours a accept; add rule ip ours a drop; add table ip theirs2'")
-	sandboxtest.Until(t, 20*time.Second, "one notice", func() error {
-		if len(notices) == 0 {
-			return errors.New("none yet")
-		}
-		return nil
-	})
+	until(t, notices, 1)
 	shell(t, "nft flush ruleset")
-	sandboxtest.Until(t, 20*time.Second, "the notice of the flush", func() error {
-		if len(notices) < 2 {
-			return errors.New("none yet")
-		}
-		return nil
-	})
+	until(t, notices, 2)
 	if n := len(notices); n != 2 {
 		t.Errorf("%d notices of two transactions", n)
 	}
@@ -215,6 +190,30 @@ func TestWatchTellsOncePerTransactionAndOnlyWhatConcerns(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// quiet waits until no notice is left of what was done before.
+func quiet(t *testing.T, notices <-chan struct{}) {
+	t.Helper()
+	sandboxtest.Until(t, 20*time.Second, "quiet", func() error {
+		select {
+		case <-notices:
+			return errors.New("more")
+		case <-time.After(100 * time.Millisecond):
+			return nil
+		}
+	})
+}
+
+// until waits for n notices.
+func until(t *testing.T, notices <-chan struct{}, n int) {
+	t.Helper()
+	sandboxtest.Until(t, 20*time.Second, "notices", func() error {
+		if len(notices) < n {
+			return fmt.Errorf("%d of %d", len(notices), n)
+		}
+		return nil
+	})
 }
 
 // FuzzMessage feeds what a kernel of another version may say.
