@@ -90,7 +90,7 @@ func openLog(t *testing.T, log zerolog.Logger, change func(*etcd.Options), endpo
 	}
 	opts := etcd.Options{
 		Endpoints: endpoints, Prefix: prefix(t), TTL: time.Minute,
-		RPCTimeout: 5 * time.Second, DialTimeout: time.Second, Probe: 200 * time.Millisecond,
+		RPCTimeout: 20 * time.Second, DialTimeout: time.Second, Probe: 200 * time.Millisecond,
 	}
 	if change != nil {
 		change(&opts)

@@ -123,7 +123,7 @@ func inStore(t *testing.T, r *etcd.Registry) string {
 
 func TestEtcdKilledAndBack(t *testing.T) {
 	server := own(t)
-	all := nodes(t, network(t, dualDoc), nil, server.Client)
+	all := nodes(t, network(t, dualDoc), func(o *etcd.Options) { o.RPCTimeout = 3 * time.Second }, server.Client)
 	before := picture(all)
 	server.kill()
 	eventually(t, "the loss to be known", func() bool { return !all[0].r.Status().Connected })
@@ -154,6 +154,7 @@ func TestEtcdKilledAndBack(t *testing.T) {
 }
 
 func TestEtcdEmptied(t *testing.T) {
+	t.Parallel()
 	server := own(t)
 	all := nodes(t, network(t, dualDoc), nil, server.Client)
 	before := picture(all)
@@ -174,6 +175,7 @@ func TestEtcdEmptied(t *testing.T) {
 // A backup restored without a new revision is the worst case: it has the same cluster, and
 // a watch from a revision that it has not reached says nothing.
 func TestEtcdRestoredFromAnOlderBackup(t *testing.T) {
+	t.Parallel()
 	server := own(t)
 	n := network(t, dualDoc)
 	early := runNode(t, open(t, nil, server.Client), n, want("a", 1))
@@ -212,6 +214,7 @@ func TestEtcdRestoredFromAnOlderBackup(t *testing.T) {
 }
 
 func TestEtcdCompactedWhileNodesAreCutOff(t *testing.T) {
+	t.Parallel()
 	server := own(t)
 	c := plain(t, server.Client)
 	ready(t, c)
@@ -237,6 +240,7 @@ func TestEtcdCompactedWhileNodesAreCutOff(t *testing.T) {
 // A member that is stopped (not killed: its connections stay open) or gone takes nothing
 // from the nodes.
 func TestOneMemberOfThreeStopped(t *testing.T) {
+	t.Parallel()
 	members := cluster(t)
 	urls := []string{members[0].Client, members[1].Client, members[2].Client}
 	ready(t, plain(t, urls...))

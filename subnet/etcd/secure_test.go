@@ -168,6 +168,7 @@ func rights(t *testing.T, c *clientv3.Client, prefix string) {
 }
 
 func TestUserWithARoleOnThePrefixCanDoEverything(t *testing.T) {
+	t.Parallel()
 	server := own(t)
 	c := plain(t, server.Client)
 	ready(t, c)

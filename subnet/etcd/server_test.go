@@ -95,8 +95,8 @@ func serveChild(spec string) int {
 			conf.ClientTLSInfo.TrustedCAFile, conf.ClientTLSInfo.ClientCertAuth = filepath.Join(dir, "ca.crt"), true
 		}
 	}
-	conf.AuthToken = "simple"
-	conf.AuthTokenTTL = 1 // second: so that tokens run out during a test
+	conf.AuthToken, conf.BcryptCost = "simple", 4 // the least: passwords are not what is tested
+	conf.AuthTokenTTL = 1                         // second: so that tokens run out during a test
 	server, err := embed.StartEtcd(conf)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -185,7 +185,7 @@ func (s *server) run() error {
 	if binary := os.Getenv("LODEN_ETCD_BINARY"); binary != "" && s.certs == "" { // another version of etcd
 		s.cmd = exec.Command(binary, "--name", s.name, "--data-dir", s.Dir, "--listen-client-urls", s.Client, "--advertise-client-urls", s.Client,
 			"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
-			"--unsafe-no-fsync", "--log-level", "panic", "--auth-token", "simple", "--auth-token-ttl", "1")
+			"--unsafe-no-fsync", "--log-level", "panic", "--auth-token", "simple", "--auth-token-ttl", "1", "--bcrypt-cost", "4")
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	}
 	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster, s.certs}, "|"))

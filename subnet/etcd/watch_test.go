@@ -157,6 +157,7 @@ func TestWatchSkipsAndReportsWhatIsNoLease(t *testing.T) {
 
 // flannel issues 2470, 2524.
 func TestWatchListsAgainAfterACompactionWhileCutOff(t *testing.T) {
+	t.Parallel()
 	server := own(t)
 	c := plain(t, server.Client)
 	ready(t, c)
