@@ -113,11 +113,16 @@ func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) 
 	return l.Close()
 }
 
-// possible asks whether the interface can be made for a network at all.
+// possible asks whether the interface and the rules can be made for a network at all. The
+// subnets do not matter for that, so the first of each family stands in.
 func (h *host) possible(ctx context.Context, n config.Network) error {
 	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
-	_, err := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
-	return err
+	_, noDevice := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
+	scopes := opt.Map(n.Ranges, func(_ opt.Family, r config.Range) firewall.Scope {
+		return firewall.Scope{Network: r.Network, Subnet: netip.PrefixFrom(r.SubnetMin, r.SubnetLen)}
+	})
+	_, noRules := h.firewall.Changes(ctx, in.Self.Policy.Config(h.node.Interface, scopes))
+	return errors.Join(noDevice, noRules)
 }
 
 // self returns what the node knows of itself.

@@ -29,6 +29,11 @@ type badInput struct {
 // badInputs are the cases of the promise "one clear line, non-zero exit, nothing changed".
 func badInputs() map[string]badInput {
 	return map[string]badInput{
+		"no ip6tables": {
+			around: "for f in /usr/sbin /sbin; do mkdir -p /run/p; for p in $f/*; do case $p in *ip6tables*) ;; *) ln -sf $p /run/p/;; esac; done; done; export PATH=/run/p:/usr/bin:/bin",
+			flags:  []string{"--firewall", "iptables"},
+			want:   []string{"ip6tables"},
+		},
 		"unknown backend type": {
 			document: `{"Network":"10.244.0.0/16","Backend":{"Type":"carrier-pigeon"}}`,
 			want:     []string{"carrier-pigeon"},
