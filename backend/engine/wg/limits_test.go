@@ -30,11 +30,11 @@ func TestInitiationWithoutMAC1CostsNothing(t *testing.T) {
 
 func TestCookieIsDemandedUnderLoad(t *testing.T) {
 	pairs(t, func(t *testing.T, w *wire, a, b *node) {
+		if b.device == nil {
+			a, b = b, a // the loaded side is ours: it can be told that it is
+		}
 		a.meet(b, "")
 		b.meet(a, "")
-		if b.device == nil {
-			t.Skip("the loaded side must be ours to be told that it is loaded")
-		}
 		var r tape
 		r.on(w)
 		b.device.loaded.Store(int64(b.device.now()))

@@ -1,0 +1,46 @@
+package wg
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+)
+
+// The data path without system calls: what is left beside the cipher.
+
+func BenchmarkSendSuperPacket(b *testing.B) {
+	d, _, _, _ := halfway(b)
+	s := newSender(d)
+	original := superPacket()
+	packet := append(make([]byte, 0, len(original)+slack), original...)
+	b.SetBytes(int64(len(original)))
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(packet, original[:100])
+		s.packet(packet)
+		s.flush()
+	}
+}
+
+func BenchmarkReceiveTrain(b *testing.B) {
+	d, k, _, theirs := halfway(b)
+	s := newSender(d)
+	original := superPacket()
+	s.packet(append(make([]byte, 0, len(original)+slack), original...))
+	s.flush()
+	r := newReceiver(d)
+	d.indices.m = map[uint32]indexed{7: {theirs.peer, theirs}}
+	theirs.peer.current.Store(theirs)
+	sealed, m := bytes.Clone(k.last), &r.in[0]
+	m.from = netip.MustParseAddrPort("192.0.2.2:51820")
+	b.SetBytes(int64(len(sealed)))
+	b.ReportAllocs()
+	for b.Loop() {
+		r.now = d.now()
+		m.n, m.segment = copy(m.buf, sealed), k.size
+		theirs.window.Reset()
+		r.train(m)
+		r.endRun()
+		r.merger.Flush()
+	}
+}
