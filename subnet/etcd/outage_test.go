@@ -193,8 +193,12 @@ func TestEtcdRestoredFromAnOlderBackup(t *testing.T) {
 	settled(t, all)
 	before := picture(all)
 	c := plain(t, server.Client)
-	for i := range 50 { // so that revisions fall far back
-		put(t, c, "elsewhere", fmt.Sprint(i))
+	for i := range 50 { // heard by every node, so that revisions fall far below what they know
+		put(t, c, "subnets/no-lease", fmt.Sprint(i))
+	}
+	far := revision(t, c)
+	for _, x := range all {
+		eventually(t, "node "+x.want.Node+" hears it", func() bool { return x.r.Status().Revision >= far })
 	}
 	server.kill()
 	if err := os.RemoveAll(server.Dir); err != nil {
