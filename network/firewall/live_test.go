@@ -69,6 +69,10 @@ func (w world) keepAsking(ctx context.Context, a addresses, asked, bare *atomic.
 				bare.Add(1)
 			}
 			asked.Add(1)
+			select { // as fast as it can would leave no processor for the changes
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
 		}
 		return nil
 	})
