@@ -56,6 +56,14 @@ type machine struct {
 func newMachine(t *testing.T, n int) *machine {
 	t.Helper()
 	m := &machine{node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
+	m.start(t)
+	t.Cleanup(func() { m.stop() })
+	return m
+}
+
+// start runs a device on the machine's TUN interface, which is made if it is not there.
+func (m *machine) start(t *testing.T) {
+	t.Helper()
 	err := m.host.Do(func() error {
 		file, err := openTestTUN("wg0")
 		if err != nil {
@@ -71,12 +79,12 @@ func newMachine(t *testing.T, n int) *machine {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.device.Run(ctx) }()
-	t.Cleanup(func() {
+	m.stop = func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	})
+	}
 	sandboxtest.Until(t, 10*time.Second, "sockets", func() error {
 		if m.device.sockets.Load() == nil {
 			return os.ErrNotExist
@@ -86,7 +94,6 @@ func newMachine(t *testing.T, n int) *machine {
 	m.set = func(s string) error { return m.device.Configure(strings.NewReader(s + "\n")) }
 	m.get = func() string { return described(t, m.device) }
 	m.begin()
-	return m
 }
 
 // connect wires two machines and makes them peers over outer addresses of one family.
@@ -218,6 +225,23 @@ func TestLocalAddressThatHasGoneIsForgotten(t *testing.T) {
 	if got := b.value("endpoint"); got != "192.0.2.1:51820" {
 		t.Errorf("b sends to %s", got)
 	}
+}
+
+func TestNewEngineTakesTheInterfaceOver(t *testing.T) {
+	a, b := newMachine(t, 1), newMachine(t, 2)
+	connect(t, a, b, true, 1500, 1420)
+	a.ping(t, "10.0.0.2")
+	tun := a.device.tunnel.(*kernelTUN)
+	var failed error
+	if err := tun.raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	a.stop()
+	a.start(t)
+	a.meet(b.node, "")
+	a.mustSet("public_key=%s\nendpoint=[%s]:51820\n", b.public.Hex(), b.outer6())
+	a.ping(t, "10.0.0.2") // one packet: it must not be lost
+	b.ping(t, "fd00::1")
 }
 
 func TestInterfaceMayGoDownAndUp(t *testing.T) {
