@@ -19,14 +19,6 @@ const (
 	verbDelete  = "delete"
 )
 
-// partOf returns which part a place belongs to.
-func partOf(p rule.Place) string {
-	if p == rule.GuardIn || p == rule.GuardOut {
-		return partGuard
-	}
-	return partMasq
-}
-
 // places lists the places of a part.
 func places(part string) [2]rule.Place {
 	if part == partGuard {

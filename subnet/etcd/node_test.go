@@ -98,18 +98,6 @@ func (x *node) losses() int {
 	return x.lost
 }
 
-func (x *node) snapshot() subnet.Snapshot {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.shown
-}
-
-func (x *node) emits() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.emitted
-}
-
 // proxy is a way to an etcd that can be cut.
 type proxy struct {
 	listener net.Listener
