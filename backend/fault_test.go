@@ -1,0 +1,214 @@
+package backend_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/loden-net/loden/backend"
+	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+)
+
+func TestEngineThatLostItsSocketIsReplaced(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("wireguard-go")
+	a.apply(opt.Some(a.config()))
+	pid := a.engine().PID
+	a.must("rm", engine.SocketPath(iface))
+	a.apply(opt.Some(a.config()))
+	if a.engine().PID == pid {
+		t.Error("the engine that nobody can speak to is still there")
+	}
+}
+
+func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("wireguard-go")
+	a.apply(opt.Some(a.config()))
+	pid := a.engine().PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second call finds the first one still waiting
+		got := a.ask(request{Op: "plan", Want: opt.Some(a.config()), Limit: 200 * time.Millisecond})
+		if !strings.Contains(got.Error, "deadline exceeded") {
+			t.Errorf("got %q %q", got.Changes, got.Error)
+		}
+	}
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	a.apply(opt.Some(a.config()))
+}
+
+func TestPortInUseIsOneClearErrorAndNothingChanges(t *testing.T) {
+	for _, network := range []string{"udp4", "udp6"} {
+		t.Run(network, func(t *testing.T) {
+			a := newNode(t, 1)
+			before := hostState(a)
+			a.start("auto")
+			var taken net.PacketConn
+			if err := a.Do(func() (err error) {
+				taken, err = net.ListenPacket(network, ":51820")
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			defer taken.Close()
+			got := a.ask(request{Op: "apply", Want: opt.Some(a.config())})
+			if want := "UDP port 51820: " + backend.ErrPortTaken.Error(); got.Error != want || len(got.Changes) > 0 {
+				t.Errorf("got %q %q, want %q", got.Changes, got.Error, want)
+			}
+			if after := hostState(a); after != before {
+				t.Errorf("the host changed to\n%s\nfrom\n%s", after, before)
+			}
+		})
+	}
+}
+
+func TestPortCanBeChangedAndATakenOneIsRefusedLater(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("auto")
+	a.apply(opt.Some(a.config()))
+	c := a.config()
+	c.Port = 51999
+	if got := a.apply(opt.Some(c)); !slices.Equal(got, []string{"link: set key and port 51999 of loden0"}) {
+		t.Errorf("changes: %q", got)
+	}
+	if s := a.status(); s.Port != 51999 {
+		t.Errorf("port %d", s.Port)
+	}
+}
+
+func TestHostWithoutTUNIsOneClearErrorAndNothingChanges(t *testing.T) {
+	a := newNode(t, 1)
+	before := hostState(a)
+	a.start("wireguard-go", "unshare", "--mount", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`)
+	want := "open /dev/net/tun: no such file or directory (load the driver with `modprobe tun`; in a container, pass the device in with --device /dev/net/tun)"
+	if got := a.ask(request{Op: "check"}); got.Error != want {
+		t.Errorf("check: %q", got.Error)
+	}
+	if got := a.ask(request{Op: "apply", Want: opt.Some(a.config())}); got.Error != want || len(got.Changes) > 0 {
+		t.Errorf("apply: %q %q", got.Changes, got.Error)
+	}
+	if got := a.apply(none); len(got) > 0 {
+		t.Errorf("removing nothing: %q", got)
+	}
+	if after := hostState(a); after != before {
+		t.Errorf("the host changed to\n%s\nfrom\n%s", after, before)
+	}
+}
+
+func TestInterfaceOfAnotherKindIsLeftAlone(t *testing.T) {
+	a := newNode(t, 1)
+	a.must("ip", "link", "add", iface, "type", "bridge")
+	a.start("auto")
+	got := a.ask(request{Op: "apply", Want: opt.Some(a.config())})
+	want := "interface loden0 exists and is of kind bridge, not WireGuard: remove it with `ip link delete loden0`, or choose another name with --interface"
+	if got.Error != want || len(got.Changes) > 0 {
+		t.Errorf("got %q %q", got.Changes, got.Error)
+	}
+	if got := a.apply(none); len(got) > 0 {
+		t.Errorf("removal of somebody else's bridge: %q", got)
+	}
+	a.must("ip", "link", "show", iface)
+}
+
+func TestAskingForTheKernelWithoutOneIsAClearError(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("kernel")
+	got := a.ask(request{Op: "apply", Want: opt.Some(a.config())})
+	if want := "the kernel has no WireGuard: `modprobe wireguard`, or choose --engine auto"; got.Error != want {
+		t.Errorf("got %q %q", got.Changes, got.Error)
+	}
+}
+
+func TestWatchSeesTheEndOfTheEngineAndChangesOfTheInterface(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("auto")
+	a.apply(opt.Some(a.config()))
+	watch := a.Command(t.Context(), os.Args[0], "watch", iface)
+	out := &lines{}
+	watch.Stdout = out
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watch.Process.Kill(); _ = watch.Wait() }()
+	out.await(t, "watching", 1)
+	// The first round also waits until the watch holds its connection to the engine.
+	for round, event := range []func(){
+		func() { a.must("ip", "link", "set", iface, "mtu", "1400") },
+		func() { a.killEngine(syscall.SIGKILL) },
+		func() { a.apply(opt.Some(a.config())) },
+		func() { a.must("ip", "addr", "flush", "dev", iface) },
+		func() { a.must("ip", "link", "delete", iface) },
+		func() { a.apply(opt.Some(a.config())) },
+	} {
+		seen := out.count("changed")
+		event()
+		sandboxtest.Until(t, time.Minute, "a notification", func() error {
+			if out.count("changed") == seen {
+				return errors.New("none in round " + string(rune('0'+round)))
+			}
+			return nil
+		})
+	}
+}
+
+func TestEndedEngineIsCollectedAtTheNextLook(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("auto")
+	a.apply(opt.Some(a.config()))
+	pid := a.engine().PID
+	a.killEngine(syscall.SIGKILL)
+	sandboxtest.Until(t, time.Minute, "the end of the engine's process", func() error {
+		a.ask(request{Op: "plan", Want: opt.Some(a.config())})
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal %d: %v", pid, err)
+		}
+		return nil
+	})
+}
+
+func TestSignalsInAnyOrderNeverPanicOrLeak(t *testing.T) {
+	a := newNode(t, 1)
+	a.start("auto")
+	for _, signals := range [][]syscall.Signal{
+		{syscall.SIGTERM}, {syscall.SIGKILL}, {syscall.SIGTERM, syscall.SIGTERM},
+		{syscall.SIGTERM, syscall.SIGKILL}, {syscall.SIGINT, syscall.SIGTERM},
+	} {
+		a.apply(opt.Some(a.config()))
+		pid := a.engine().PID
+		for _, s := range signals {
+			_ = syscall.Kill(pid, s)
+		}
+		a.engineGone()
+	}
+	a.apply(opt.Some(a.config()))
+	if log := readLog(t, a); strings.Contains(log, "panic") || strings.Contains(log, "goroutine") {
+		t.Errorf("the engine's log:\n%s", log)
+	}
+	sandboxtest.Until(t, time.Minute, "the end of all engines but one", func() error {
+		if out := a.must("pgrep", "-fc", "^[^ ]+ engine "+iface); strings.TrimSpace(out) != "1" {
+			return fmt.Errorf("engines running: %s", out)
+		}
+		return nil
+	})
+}
+
+func readLog(t *testing.T, n *node) string {
+	t.Helper()
+	b, err := os.ReadFile(n.Path(runDir + "/" + iface + ".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
