@@ -93,6 +93,10 @@ lint: ## gofmt, go vet, staticcheck, shape of the tree
 	$(BIN)/staticcheck ./...
 	$(GO) test ./test/shape/
 
+.PHONY: bench-firewall
+bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
+	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
+
 .PHONY: fmt
 fmt: ## format the code
 	gofmt -w .

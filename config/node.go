@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type Node struct {
 	IPMasq       bool
 	IPv6Masq     string
 	MasqExclude  []string
+	MasqMark     string // value/mask of packets that somebody else masquerades
 	ForwardRules bool
 	RandomFully  bool
 	Engine       string
@@ -113,6 +115,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&n.IPMasq, "ip-masq", false, "masquerade traffic from pods to outside the overlay")
 	fs.StringVar(&n.IPv6Masq, "ipv6-masq", "auto", "masquerade IPv6 too: auto (unique-local networks only), always, never; needs --ip-masq")
 	fs.StringArrayVar(&n.MasqExclude, "masq-exclude", nil, "destination CIDR that is not masqueraded; may be given several times")
+	fs.StringVar(&n.MasqMark, "masq-mark", "0x4000/0x4000", "mark and mask of packets that are left alone because somebody else masquerades them (kube-proxy)")
 	fs.BoolVar(&n.ForwardRules, "iptables-forward-rules", true, "accept forwarded traffic from and to the overlay")
 	fs.BoolVar(&n.RandomFully, "random-fully", true, "randomise source ports fully when masquerading, where supported")
 	fs.StringVar(&n.Guard, "guard", "enforce", "overlay addresses in plaintext on an uplink: enforce (drop), warn (count), off")
@@ -213,6 +216,9 @@ func (n *Node) validateRest() error {
 	if _, err := n.Excluded(); err != nil {
 		errs = append(errs, err)
 	}
+	if _, _, err := n.ForeignMark(); err != nil {
+		errs = append(errs, err)
+	}
 	if n.ListenPort < 0 || n.ListenPort > 65535 {
 		errs = append(errs, fmt.Errorf("--listen-port %d: give 0 to 65535", n.ListenPort))
 	}
@@ -239,6 +245,17 @@ func (n *Node) Excluded() ([]netip.Prefix, error) {
 		out = append(out, p.Masked())
 	}
 	return out, nil
+}
+
+// ForeignMark returns the value and the mask of --masq-mark.
+func (n *Node) ForeignMark() (value, mask uint32, err error) {
+	v, m, ok := strings.Cut(n.MasqMark, "/")
+	v64, err1 := strconv.ParseUint(v, 0, 32)
+	m64, err2 := strconv.ParseUint(m, 0, 32)
+	if !ok || err1 != nil || err2 != nil || m64 == 0 || v64&^m64 != 0 {
+		return 0, 0, fmt.Errorf("--masq-mark %q: give a value and a mask that covers it, such as 0x4000/0x4000", n.MasqMark)
+	}
+	return uint32(v64), uint32(m64), nil
 }
 
 // oneOf checks a choice.

@@ -91,6 +91,26 @@ func TestRoutesComeStayAndGo(t *testing.T) {
 	}
 }
 
+// R16, flannel commit 4268a0cd: the unreachable route under the tunnel's is added when it is
+// absent and is no error when it is there, whoever made it.
+func TestR16UnreachableRouteIsAddedOnceAndTakenAsItIs(t *testing.T) {
+	tunnel(t)
+	want := func() ([]diff.Change, error) {
+		return network.RouteChanges(t.Context(), "tun9", []network.Route{route("10.244.0.0/16", false), route("fd44::/48", false)})
+	}
+	if changes := settle(t, want); len(changes) != 2 {
+		t.Errorf("absent: got %v", changes)
+	}
+	sh(t, "ip route del unreachable 10.244.0.0/16; ip route add unreachable 10.244.0.0/16 metric 4294967294; ip -6 route del unreachable fd44::/48 proto 76")
+	if changes := settle(t, want); len(changes) != 2 {
+		t.Errorf("another's in its place, and gone: got %v", changes)
+	}
+	if changes := settle(t, want); len(changes) != 0 {
+		t.Errorf("there: got %v", changes)
+	}
+	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
+}
+
 func TestForeignRoutesAreLeftAlone(t *testing.T) {
 	tunnel(t)
 	sh(t, "ip route add 10.99.0.0/16 dev tun9; ip route add unreachable 10.98.0.0/16; ip -6 route add fd99::/48 dev tun9")
@@ -105,9 +125,9 @@ func TestForeignRoutesAreLeftAlone(t *testing.T) {
 	}
 }
 
-// A route that stands in our route's place (the class of flannel issue 1963, "route
-// already exists") is taken over, not stumbled upon.
-func TestRouteInPlaceIsTakenOver(t *testing.T) {
+// R27, flannel issue 1963: a route that stands in our route's place ("route already
+// exists") is taken over, not stumbled upon.
+func TestR27RouteInPlaceIsTakenOver(t *testing.T) {
 	tunnel(t)
 	sh(t, "ip route add 10.244.0.0/16 dev tun9 metric 1024")
 	settle(t, func() ([]diff.Change, error) {

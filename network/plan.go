@@ -31,7 +31,7 @@ type Self struct {
 	Key       wgtypes.Key // public
 	Port      uint16      // UDP; 0 takes the network's
 	Interface string
-	Policy    firewall.Policy // its Uplinks are filled in by Plan
+	Policy    firewall.Policy // Plan fills in its Uplinks and Except
 }
 
 // State is what the kernel should hold. The zero State is "nothing of ours".
@@ -156,7 +156,7 @@ func commonEndpoint(mine opt.Dual[Uplink], theirs opt.Dual[netip.AddrPort]) (net
 // rules applies the operator's policy to the scopes and to the uplinks of the moment.
 func rules(in Inputs, scopes opt.Dual[firewall.Scope]) firewall.Config {
 	policy := in.Self.Policy
-	policy.Uplinks = in.Exits
+	policy.Uplinks, policy.Except = in.Exits, in.Underlay
 	return policy.Config(in.Self.Interface, scopes)
 }
 

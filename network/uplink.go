@@ -66,10 +66,14 @@ var errNoUplink = errors.New("no uplink: this machine has no default route with 
 type Outlook struct {
 	Uplinks opt.Dual[Uplink]
 	Exits   firewall.Names // every interface that leads off the node, the uplinks' among them
+
+	// Underlay is the prefixes that the exits are connected to. Where hosts are numbered
+	// from the overlay's own range the guard must not take them for pods.
+	Underlay firewall.Prefixes
 }
 
 // Survey chooses the uplinks and names every other interface that leads off the node as
-// well: those with a default route.
+// well: those with a default route. The Underlay is the caller's to fill in.
 func Survey(n *config.Node, view View) (Outlook, error) {
 	up, err := Uplinks(n, view)
 	var names []string

@@ -81,7 +81,12 @@ func (h *host) look() (network.Outlook, error) {
 	if err != nil {
 		return network.Outlook{}, err
 	}
-	return network.Survey(h.node, view)
+	outlook, err := network.Survey(h.node, view)
+	if err != nil {
+		return outlook, err
+	}
+	outlook.Underlay, err = firewall.Underlay(outlook.Exits)
+	return outlook, err
 }
 
 // preflight finds, before anything changes, what would stop the node from working: no way
@@ -127,12 +132,13 @@ func (h *host) possible(ctx context.Context, n config.Network) error {
 
 // self returns what the node knows of itself.
 func (h *host) self() network.Self {
-	excluded, _ := h.node.Excluded() // checked by Validate
+	excluded, _ := h.node.Excluded()       // checked by Validate
+	value, mask, _ := h.node.ForeignMark() // checked by Validate
 	return network.Self{
 		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, //nolint:gosec // checked by Validate
 		Policy: firewall.Policy{
 			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: firewall.NewPrefixes(excluded...),
-			RandomFully: h.node.RandomFully, Forward: h.node.ForwardRules, Guard: firewall.Mode(h.node.Guard),
+			Mark: firewall.Mark{Value: value, Mask: mask}, RandomFully: h.node.RandomFully, Forward: h.node.ForwardRules, Guard: firewall.Mode(h.node.Guard),
 		},
 	}
 }

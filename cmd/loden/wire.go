@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall/wire"
 )
 
@@ -88,21 +89,20 @@ func (s *sampler) report() wireReport {
 // of the overlay. It is false while the network is not known.
 func (d *nodeDaemon) wireOptions() (wire.Options, bool) {
 	in := d.reconciler.Inputs()
-	names := slices.Collect(in.Exits.All())
-	return wireOptions(names, in.Network), len(names) > 0 && in.Network.Ranges.Len() > 0
+	return wireOptions(in.Outlook, in.Network), !in.Exits.IsZero() && in.Network.Ranges.Len() > 0
 }
 
-func wireOptions(interfaces []string, n config.Network) wire.Options {
+func wireOptions(out network.Outlook, n config.Network) wire.Options {
 	return wire.Options{
-		Interfaces: interfaces, For: wireLook,
-		Filter: wire.Filter{Networks: opt.Map(n.Ranges, func(_ opt.Family, r config.Range) netip.Prefix { return r.Network })},
+		Interfaces: slices.Collect(out.Exits.All()), For: wireLook,
+		Filter: wire.Filter{Except: out.Underlay, Networks: opt.Map(n.Ranges, func(_ opt.Family, r config.Range) netip.Prefix { return r.Network })},
 	}
 }
 
 // checkWire looks at the wire once.
 func (h *host) checkWire(ctx context.Context, n config.Network) finding {
 	const what = "wire"
-	result, err := wire.Check(ctx, wireOptions(slices.Collect(h.outlook.Exits.All()), n))
+	result, err := wire.Check(ctx, wireOptions(h.outlook, n))
 	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, h.outlook.Exits, wireLook)
 	switch {
 	case err != nil:
