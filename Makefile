@@ -50,6 +50,16 @@ unit: ## what needs neither root nor other programs: seconds
 .PHONY: test
 test: packages build ## everything: unit, property, fuzz seeds, real kernel, real etcd
 	$(ROOT) $(GO) test -race -timeout 12m ./...
+	cd test/bench/registry && GOWORK=off $(GO) test ./...
+
+.PHONY: test-registry
+test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3.5 and 3.6
+	@mkdir -p $(BIN)/etcd-3.5 $(BIN)/etcd-3.6
+	cd test/tools/etcd35 && GOWORK=off $(STATIC) -o $(BIN)/etcd-3.5/etcd go.etcd.io/etcd/server/v3
+	cd test/tools/etcd && GOWORK=off $(STATIC) -o $(BIN)/etcd-3.6/etcd go.etcd.io/etcd/server/v3
+	LODEN_HISTORIES=10000 LODEN_OUTAGE=60s $(GO) test -count=1 -timeout 30m ./subnet/etcd
+	LODEN_ETCD_BINARY=$(BIN)/etcd-3.5/etcd $(GO) test -count=1 -timeout 30m ./subnet/etcd
+	LODEN_ETCD_BINARY=$(BIN)/etcd-3.6/etcd $(GO) test -count=1 -timeout 30m ./subnet/etcd
 
 .PHONY: e2e
 e2e: packages build ## only the system tests: whole clusters in namespaces
@@ -77,11 +87,13 @@ e2e-cri: packages container-packages ## two nodes with a containerd each: pods m
 deploy-check: ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
 
-.PHONY: bench-cni bench-registry bench-dataplane
+.PHONY: bench-cni bench-registry bench-firewall bench-dataplane
 bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
 	$(ROOT) $(GO) run ./test/bench/cni -bin $(BIN) -plugins $(BIN)/cni
 bench-registry: ## etcd: loden's registry beside flannel's
 	cd test/bench/registry && GOWORK=off $(GO) run .
+bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
+	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
 bench-dataplane: packages build ## userspace WireGuard: loden's engine beside wireguard-go; needs iperf3
 	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go ''
 
@@ -92,10 +104,6 @@ lint: ## gofmt, go vet, staticcheck, shape of the tree
 	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(BIN)/staticcheck ./...
 	$(GO) test ./test/shape/
-
-.PHONY: bench-firewall
-bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
-	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
 
 .PHONY: fmt
 fmt: ## format the code
