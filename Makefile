@@ -87,7 +87,7 @@ e2e-cri: packages container-packages ## two nodes with a containerd each: pods m
 deploy-check: ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
 
-.PHONY: bench-cni bench-registry bench-firewall bench-dataplane
+.PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers
 bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
 	$(ROOT) $(GO) run ./test/bench/cni -bin $(BIN) -plugins $(BIN)/cni
 bench-registry: ## etcd: loden's registry beside flannel's
@@ -96,11 +96,14 @@ bench-firewall: packages ## rules beside flannel's iptables manager: first start
 	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
 bench-dataplane: packages build ## userspace WireGuard: loden's engine beside wireguard-go; needs iperf3
 	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go ''
+bench-peers: packages build ## 100, 1,000 and 10,000 peers: configure, dump, change one, memory
+	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go '' -peers 100,1000,10000
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, shape of the tree
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	$(GO) vet ./...
+	$(GO) vet -tags 'kernel image e2e' ./backend ./test/...
 	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(BIN)/staticcheck ./...
 	$(GO) test ./test/shape/

@@ -19,7 +19,7 @@ import (
 // These run where the kernel has WireGuard: `make test-kernel` boots one that has.
 
 func TestKernelAndUserspaceNodesReachEachOther(t *testing.T) {
-	for _, engines := range [][2]string{{"auto", "kernel"}, {"kernel", "wireguard-go"}} {
+	for _, engines := range [][2]string{{"auto", "kernel"}, {"kernel", "wireguard-go"}, {"kernel", "loden"}} {
 		for _, family := range opt.Families() {
 			t.Run(fmt.Sprintf("%s-%s-%s", engines[0], engines[1], family), func(t *testing.T) {
 				a, b := pair(t)

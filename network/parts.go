@@ -31,20 +31,20 @@ func New(o Options) *Reconciler {
 	routes := routes{tunnel: o.Self.Interface}
 	sysctls := sysctls{before: filepath.Join(o.RunDir, "sysctls-found.json")}
 	env := envFile{path: o.SubnetFile}
-	// The guard is there before anything can leave, and goes last. Rules need no interface;
-	// routes need one; subnet.env promises all of it.
+	// The guard is there before anything is forwarded, and goes last. Settings come before the
+	// interface, which changes one by itself; routes need it; subnet.env promises all of it.
 	r.parts = append([]Part{
 		{Name: "firewall", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Firewall.Changes(ctx, want.Firewall)
+		}},
+		{Name: "sysctls", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+			return sysctls.changes(ctx, want.Sysctls)
 		}},
 		{Name: "device", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Device.Changes(ctx, o.Key, want.Device)
 		}},
 		{Name: "routes", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return routes.changes(ctx, want.Routes)
-		}},
-		{Name: "sysctls", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
-			return sysctls.changes(ctx, want.Sysctls)
 		}},
 		{Name: "env", Promise: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return env.changes(ctx, want.Env)

@@ -31,6 +31,7 @@ type Self struct {
 	Key       wgtypes.Key // public
 	Port      uint16      // UDP; 0 takes the network's
 	Interface string
+	Kernel    bool            // the kernel's WireGuard is used
 	Policy    firewall.Policy // Plan fills in its Uplinks and Except
 }
 
@@ -68,7 +69,7 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 		Device:   opt.Some(device),
 		Routes:   overlayRoutes(scopes),
 		Firewall: rules(in, scopes),
-		Sysctls:  forwarding(scopes, in.Uplinks),
+		Sysctls:  settings(in, scopes),
 		Env: opt.Some(config.Env{
 			Networks: opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Prefix { return s.Network }),
 			Subnets:  opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Prefix { return s.Subnet }),
@@ -170,17 +171,22 @@ func overlayRoutes(scopes opt.Dual[firewall.Scope]) []Route {
 	return out
 }
 
-// forwarding returns the kernel settings without which no pod packet is routed. Turning
-// IPv6 forwarding on makes the kernel ignore router advertisements, and with them lose the
+// settings returns the kernel settings without which no pod packet is routed. Turning IPv6
+// forwarding on makes the kernel ignore router advertisements, and with them lose the
 // default route of an uplink that learned it so, unless accept_ra is 2
-// (Documentation/networking/ip-sysctl.rst).
-func forwarding(scopes opt.Dual[firewall.Scope], uplinks opt.Dual[Uplink]) []Sysctl {
+// (Documentation/networking/ip-sysctl.rst). The kernel's WireGuard turns ICMP redirects off
+// when its interface comes up (drivers/net/wireguard/device.c, wg_open): asked for here as
+// well, so that `down` knows what was found.
+func settings(in Inputs, scopes opt.Dual[firewall.Scope]) []Sysctl {
 	var out []Sysctl
 	if scopes.V4.Present() {
 		out = append(out, Sysctl{"net/ipv4/ip_forward", "1"})
 	}
+	if in.Self.Kernel {
+		out = append(out, Sysctl{"net/ipv4/conf/all/send_redirects", "0"})
+	}
 	if scopes.V6.Present() {
-		if u, ok := uplinks.V6.Get(); ok && u.RA {
+		if u, ok := in.Uplinks.V6.Get(); ok && u.RA {
 			out = append(out, Sysctl{"net/ipv6/conf/" + u.Name + "/accept_ra", "2"})
 		}
 		out = append(out, Sysctl{"net/ipv6/conf/all/forwarding", "1"})

@@ -150,6 +150,17 @@ func TestPlanOfASingleFamilyMentionsTheOtherNowhere(t *testing.T) {
 	}
 }
 
+func TestKernelWireGuardsOwnSettingIsPlanned(t *testing.T) {
+	in := inputs(t, dualDocument, 1)
+	for _, kernel := range []bool{false, true} {
+		in.Self.Kernel = kernel
+		state, _ := network.Plan(in)
+		if got := slices.Contains(state.Sysctls, network.Sysctl{Path: "net/ipv4/conf/all/send_redirects", Value: "0"}); got != kernel {
+			t.Errorf("kernel %v: settings %v", kernel, state.Sysctls)
+		}
+	}
+}
+
 func TestPlanWithoutAnOwnLeaseIsNothing(t *testing.T) {
 	in := inputs(t, dualDocument, 3)
 	in.Lease = opt.None[subnet.Lease]()

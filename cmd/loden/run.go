@@ -94,9 +94,9 @@ func (d *nodeDaemon) run(ctx context.Context, unix, tcp net.Listener) error {
 	g.Go(func() error { return orDone(ctx, d.registry.Watch(ctx, d.cache.offer)) })
 	g.Go(func() error { return orDone(ctx, d.registry.WatchNetwork(ctx, d.networkChanged)) })
 	g.Go(func() error { return d.cache.run(ctx) })
-	g.Go(func() error { return orDone(ctx, network.Watch(ctx, d.reconciler.Kick)) })
-	g.Go(func() error { return orDone(ctx, d.host.device.Watch(ctx, d.reconciler.Kick)) })
-	g.Go(func() error { return orDone(ctx, d.host.firewall.Watch(ctx, d.reconciler.Kick)) })
+	for _, watch := range []watcher{network.Watch, d.host.device.Watch, d.host.firewall.Watch} {
+		g.Go(func() error { return d.watch(ctx, watch) })
+	}
 	g.Go(func() error { return d.wire.run(ctx, d.wireOptions) })
 	g.Go(func() error { return d.tellSystemd(ctx) })
 	err := g.Wait()
@@ -110,6 +110,23 @@ func orDone(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// watcher tells of changes in the kernel until its context ends.
+type watcher func(ctx context.Context, notify func()) error
+
+// watch keeps a watcher at work: one that failed is started again after a pause, since what
+// it looks for is found by the next resync all the same.
+func (d *nodeDaemon) watch(ctx context.Context, w watcher) error {
+	for {
+		err := w(ctx, d.reconciler.Kick)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryPause):
+			d.log.Warn().Err(err).Msg("watching the kernel again")
+		}
+	}
 }
 
 // ticker returns a channel that ticks, or one that never does when the interval is 0.

@@ -142,7 +142,7 @@ func (c *Claim) keepWatching(ctx context.Context) error {
 	}
 }
 
-// renewEvery is a third of the time to live, as etcd's own client has it, but at most ten
+// renewEvery is a quarter of the time to live, but at most ten
 // minutes: the lease then outlasts an outage of nearly its whole time, whenever it starts.
 func (r *Registry) renewEvery() time.Duration { return min(r.opts.TTL/4, 10*time.Minute) }
 

@@ -186,10 +186,6 @@ func underStreams(t *testing.T, l *lab.Lab, work func()) {
 	}
 }
 
-// redirects is switched off by the kernel for the whole host whenever a WireGuard interface
-// comes up (wg_open in its drivers/net/wireguard/device.c), ours or another's.
-const redirects = "net.ipv4.conf.all.send_redirects"
-
 // TestDownLeavesTheHostAsFound compares a kernel node and a userspace node before `loden
 // run` and after `loden down`.
 func TestDownLeavesTheHostAsFound(t *testing.T) {
@@ -207,9 +203,6 @@ func TestDownLeavesTheHostAsFound(t *testing.T) {
 			t.Errorf("down on %s: %v\n%s", n.Name, err, out)
 		}
 		for _, d := range lab.Differences(before[i], lab.Snapshot(n.Host)) {
-			if strings.Contains(d, redirects) {
-				continue
-			}
 			t.Errorf("%s is not as found: %s", n.Name, d)
 		}
 	}
