@@ -101,7 +101,7 @@ bench-peers: packages build ## 100, 1,000 and 10,000 peers: configure, dump, cha
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, shape of the tree
-	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "not gofmt-ed: $$files" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags 'kernel image e2e' ./backend ./test/...
 	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
