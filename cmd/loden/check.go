@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -129,11 +130,11 @@ func checkPrivilege() finding {
 func (h *host) checkUplinks() finding {
 	var err error
 	h.outlook, err = h.look()
-	detail := ""
+	var uplinks []string
 	for f, u := range h.outlook.Uplinks.All() {
-		detail += fmt.Sprintf("%s %s on %s (MTU %d)  ", f, u.Public, u.Name, u.MTU)
+		uplinks = append(uplinks, fmt.Sprintf("%s %s on %s (MTU %d)", f, u.Public, u.Name, u.MTU))
 	}
-	return found("uplink", detail, err)
+	return found("uplink", strings.Join(uplinks, ", "), err)
 }
 
 func (h *host) checkEngine(ctx context.Context) finding {
