@@ -3,9 +3,11 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -30,7 +32,8 @@ func TestFlannelWritesBetweenLookAndWrite(t *testing.T) {
 		"IPv4": "10.5.9.0-24&fd00:5:0:77::-64", "IPv4 alone": "10.5.9.0-24", "IPv6": "10.5.77.0-24&fd00:5:0:9::-64",
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Open(t.Context(), Options{Endpoints: []string{os.Getenv("LODEN_TEST_SHARED")}, Prefix: "/race/" + name}, zerolog.Nop())
+			own := fmt.Sprintf("/race/%s-%d", name, time.Now().UnixNano()) // a second run finds nothing of the first
+			r, err := Open(t.Context(), Options{Endpoints: []string{os.Getenv("LODEN_TEST_SHARED")}, Prefix: own}, zerolog.Nop())
 			if err != nil {
 				t.Fatal(err)
 			}

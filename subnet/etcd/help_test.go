@@ -2,7 +2,10 @@ package etcd_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,8 +63,16 @@ func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() 
 	}
 }
 
-// prefix returns the test's own prefix.
-func prefix(t *testing.T) string { return "/test/" + strings.ReplaceAll(t.Name(), "/", "_") }
+var (
+	prefixes sync.Map     // *testing.T → its prefix
+	runs     atomic.Int64 // numbers them: a test that runs twice finds nothing of its first run
+)
+
+// prefix returns the prefix of this run of the test.
+func prefix(t *testing.T) string {
+	own, _ := prefixes.LoadOrStore(t, fmt.Sprintf("/test/%s-%d", strings.ReplaceAll(t.Name(), "/", "_"), runs.Add(1)))
+	return own.(string)
+}
 
 // within returns a context that ends before the test does.
 func within(t *testing.T) context.Context {
