@@ -1,0 +1,114 @@
+// Package cipher owns the encryption of transport messages, ChaCha20-Poly1305 (RFC 8439)
+// as WireGuard uses it: the messages of a train, which have one key and one length, are
+// encrypted side by side. It knows messages only, not who sends them, when, or to whom.
+//
+//	           message 0   message 1   …   message 15
+//	ChaCha20   one 64-byte block of each at a time: 16 words × 16 messages in 16 registers
+//	Poly1305   one 16-byte block of each at a time: 8 messages in a register
+//
+// That takes AVX-512 with IFMA. Elsewhere, and for a few messages alone, each is encrypted
+// by golang.org/x/crypto, which is also what the tests compare with.
+package cipher
+
+import (
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+const (
+	// Lanes is how many messages are encrypted side by side.
+	Lanes = 16
+	// HeaderSize is what precedes the body of a message, in bytes: type, receiver's index
+	// and counter. The counter is the nonce: white paper, section 5.4.6.
+	HeaderSize = 4 + 4 + 8
+	// Overhead is what a message has more than its body, in bytes: the header and the tag.
+	Overhead = HeaderSize + chacha20poly1305.Overhead
+
+	// worthwhile is how many messages pay for a pass over all lanes. A pass costs about as
+	// much as four messages alone; measured with BenchmarkSeal on an AMD EPYC of 2023.
+	worthwhile = 5
+)
+
+// Cipher encrypts and decrypts under one key. Make it with New; safe for concurrent use.
+type Cipher struct {
+	one  cipher.AEAD
+	key  [8]uint32 // for the lanes alone
+	wide bool
+}
+
+// New returns the cipher of a key. The caller wipes its own copy.
+func New(key *[32]byte) *Cipher {
+	c := &Cipher{wide: hasLanes()}
+	c.one, _ = chacha20poly1305.New(key[:]) // fails only for another length
+	for i := range c.key {
+		c.key[i] = binary.LittleEndian.Uint32(key[4*i:])
+	}
+	return c
+}
+
+// Seal encrypts at most Lanes messages of equal length in place: each is a header, the
+// body in plain, and room for the tag.
+func (c *Cipher) Seal(messages [][]byte) {
+	if c.wide && len(messages) >= worthwhile {
+		c.sealLanes(messages)
+		return
+	}
+	for _, m := range messages {
+		nonce := nonceOf(m)
+		body := m[HeaderSize : len(m)-chacha20poly1305.Overhead]
+		c.one.Seal(body[:0], nonce[:], body, nil)
+	}
+}
+
+// Open decrypts at most Lanes messages of equal length, at least Overhead, in place, and
+// reports in ok which of them are authentic. What the body of another holds means nothing.
+func (c *Cipher) Open(messages [][]byte, ok *[Lanes]bool) {
+	if c.wide && len(messages) >= worthwhile {
+		c.openLanes(messages, ok)
+		return
+	}
+	for i, m := range messages {
+		nonce := nonceOf(m)
+		body := m[HeaderSize:]
+		_, err := c.one.Open(body[:0], nonce[:], body, nil)
+		ok[i] = err == nil
+	}
+}
+
+// Body returns the part of a message that is encrypted, without the tag.
+func Body(message []byte) []byte {
+	return message[HeaderSize : len(message)-chacha20poly1305.Overhead]
+}
+
+// nonceOf returns the nonce of a message: 32 zero bits and its counter.
+func nonceOf(m []byte) (nonce [chacha20poly1305.NonceSize]byte) {
+	copy(nonce[4:], m[8:HeaderSize])
+	return nonce
+}
+
+func (c *Cipher) sealLanes(messages [][]byte) {
+	var l lanes
+	l.begin(c, messages)
+	l.stream(len(messages))
+	l.authenticate(len(messages))
+	for i, m := range messages {
+		tag := l.tag(i)
+		copy(m[len(m)-len(tag):], tag[:])
+	}
+	l.wipe()
+}
+
+func (c *Cipher) openLanes(messages [][]byte, ok *[Lanes]bool) {
+	var l lanes
+	l.begin(c, messages)
+	l.authenticate(len(messages))
+	for i, m := range messages {
+		tag := l.tag(i)
+		ok[i] = subtle.ConstantTimeCompare(m[len(m)-len(tag):], tag[:]) == 1
+	}
+	l.stream(len(messages))
+	l.wipe()
+}
