@@ -154,8 +154,7 @@ func (p *peer) sendKeepalive(s *session, now moment) {
 	if !ok {
 		return
 	}
-	var nonce [nonceSize]byte
-	p.transmit(s.seal(make([]byte, 0, noise.Overhead), counter, &nonce, nil))
+	p.transmit(s.seal(counter, nil))
 	p.noteSentLocked(now)
 }
 

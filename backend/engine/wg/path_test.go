@@ -61,7 +61,7 @@ func halfway(t testing.TB) (d *Device, k *keeper, ours, theirs *session) {
 // superPacket is 30 kB of TCP from 10.0.0.1 to 10.0.0.2 as the kernel gives it.
 func superPacket() []byte {
 	const payload = 30_000
-	b := make([]byte, offload.HeaderSize+40+payload, offload.HeaderSize+40+payload+slack)
+	b := make([]byte, offload.HeaderSize+40+payload)
 	offload.Header{NeedsChecksum: true, Type: unix.VIRTIO_NET_HDR_GSO_TCPV4, SegmentSize: 1380, ChecksumStart: 20, ChecksumOffset: 16}.Encode(b)
 	ip := b[offload.HeaderSize:]
 	copy(ip, []byte{0x45, 0, (40 + payload) >> 8, (40 + payload) & 255, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
@@ -73,8 +73,7 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	d, k, _, theirs := halfway(t)
 	s := newSender(d)
 	original := superPacket()
-	packet := bytes.Clone(original)[:len(original):len(original)]
-	packet = append(make([]byte, 0, len(packet)+slack), packet...)
+	packet := bytes.Clone(original)
 	if got := testing.AllocsPerRun(50, func() {
 		copy(packet, original)
 		s.packet(packet)
@@ -98,8 +97,7 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 		m.n, m.segment = copy(m.buf, sealed), k.size
 		theirs.window.Reset()
 		r.train(m)
-		r.endRun()
-		r.merger.Flush()
+		r.flush()
 	}); got != 0 {
 		t.Errorf("%v allocations to receive a train", got)
 	}
@@ -120,8 +118,7 @@ func FuzzTrain(f *testing.F) {
 		r.now = d.now()
 		r.in[0].n, r.in[0].segment = copy(r.in[0].buf, data), segment
 		r.train(&r.in[0])
-		r.endRun()
-		r.merger.Flush()
+		r.flush()
 		for len(d.letters) > 0 {
 			d.read(<-d.letters)
 		}
@@ -136,7 +133,7 @@ func TestGarbageFromTheTUNIsDropped(t *testing.T) {
 	s := newSender(d)
 	for size := range 60 {
 		for _, first := range []byte{0, 0x40, 0x45, 0x4f, 0x60, 0xff} {
-			b := make([]byte, size, size+slack)
+			b := make([]byte, size)
 			if size > offload.HeaderSize {
 				b[offload.HeaderSize] = first
 			}
@@ -153,20 +150,18 @@ func TestGarbageInsideTheTunnelIsDropped(t *testing.T) {
 	d, _, ours, theirs := halfway(t)
 	r := newReceiver(d)
 	d.indices.m = map[uint32]indexed{7: {ours.peer, ours}}
-	var nonce [nonceSize]byte
 	n := uint64(0)
 	for size := 1; size < 60; size++ {
 		for _, first := range []byte{0, 0x40, 0x45, 0x4f, 0x60, 0xff} {
 			plain := make([]byte, size)
 			plain[0] = first
-			msg := theirs.seal(nil, n, &nonce, plain)
+			msg := theirs.seal(n, plain)
 			n++
 			r.in[0].n, r.in[0].segment = copy(r.in[0].buf, msg), len(msg)
 			r.in[0].from = netip.MustParseAddrPort("192.0.2.2:51820")
 			r.now = d.now()
 			r.train(&r.in[0])
-			r.endRun()
-			r.merger.Flush()
+			r.flush()
 		}
 	}
 	if got := d.counters.misrouted.Load(); got != n {

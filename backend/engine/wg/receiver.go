@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
 
@@ -16,18 +17,19 @@ const (
 	inboxes   = 8        // datagrams, or trains of them, of one read
 	inboxSize = 64 << 10 // bytes of each
 
+	maxOpening   = 4 * cipher.Lanes      // messages that are decrypted before any is passed on
 	receivePause = 10 * time.Millisecond // after an error
 )
 
 // receiver decrypts what one socket brings. It belongs to one goroutine. It allocates
 // nothing per packet.
 type receiver struct {
-	device *Device
-	in     []incoming
-	merger offload.Merger
-	nonce  [nonceSize]byte
-	now    moment
-	run    run
+	device  *Device
+	in      []incoming
+	opening opening
+	merger  offload.Merger
+	now     moment
+	run     run
 }
 
 // run is a row of messages of one session: what is noted once for all of them.
@@ -73,9 +75,15 @@ func (d *Device) receiveLoop(from socket) {
 		for i := range r.in[:n] {
 			r.train(&r.in[i])
 		}
-		r.endRun()
-		r.merger.Flush()
+		r.flush()
 	}
+}
+
+// flush passes on everything that was received.
+func (r *receiver) flush() {
+	r.deliver()
+	r.endRun()
+	r.merger.Flush()
 }
 
 // train reads the messages of one received datagram or train.
@@ -90,7 +98,7 @@ func (r *receiver) train(m *incoming) {
 
 // message reads one message from outside.
 func (r *receiver) message(msg []byte, m *incoming) {
-	if len(msg) < noise.Overhead {
+	if len(msg) < cipher.Overhead {
 		return
 	}
 	switch kind := binary.LittleEndian.Uint32(msg); kind {
@@ -105,7 +113,7 @@ func (r *receiver) message(msg []byte, m *incoming) {
 	}
 }
 
-// transport decrypts one data message or keepalive.
+// transport takes one data message or keepalive, to be decrypted with others.
 func (r *receiver) transport(msg []byte, m *incoming) {
 	d := r.device
 	s := r.session(binary.LittleEndian.Uint32(msg[4:]))
@@ -113,12 +121,40 @@ func (r *receiver) transport(msg []byte, m *incoming) {
 		d.counters.undecoded.Add(1)
 		return
 	}
-	plain, counter, ok := s.open(msg, &r.nonce)
-	if !ok {
-		d.counters.undecoded.Add(1)
-		return
+	if r.opening.n == maxOpening {
+		r.deliver()
 	}
-	if !s.fresh(counter) {
+	r.opening.add(s, msg, m)
+}
+
+// session finds the session a message is for.
+func (r *receiver) session(index uint32) *session {
+	if n := r.opening.n; n > 0 {
+		if s := r.opening.messages[n-1].session; s.local == index {
+			return s
+		}
+	}
+	return r.device.indices.lookup(index).session
+}
+
+// deliver decrypts what was taken and passes it on in the order in which it came.
+func (r *receiver) deliver() {
+	r.opening.decrypt()
+	for i := range r.opening.messages[:r.opening.n] {
+		m := &r.opening.messages[i]
+		if !m.authentic {
+			r.device.counters.undecoded.Add(1)
+			continue
+		}
+		r.opened(m)
+	}
+	r.opening.n = 0
+}
+
+// opened handles one decrypted message.
+func (r *receiver) opened(m *sealed) {
+	d, s := r.device, m.session
+	if !s.fresh(binary.LittleEndian.Uint64(m.raw[8:])) {
 		d.counters.replayed.Add(1)
 		return
 	}
@@ -129,24 +165,16 @@ func (r *receiver) transport(msg []byte, m *incoming) {
 			d.post(letter{peer: p})
 		}
 	}
-	p.roam(m.from, m.local)
+	p.roam(m.in.from, m.in.local)
 	if s != r.run.session {
 		r.endRun()
 		r.run.session = s
 	}
-	r.run.bytes += len(msg)
-	if len(plain) > 0 {
+	r.run.bytes += len(m.raw)
+	if plain := cipher.Body(m.raw); len(plain) > 0 {
 		r.run.data = true
-		r.inner(p, plain, m.ecn)
+		r.inner(p, plain, m.in.ecn)
 	}
-}
-
-// session finds the session a message is for.
-func (r *receiver) session(index uint32) *session {
-	if s := r.run.session; s != nil && s.local == index {
-		return s
-	}
-	return r.device.indices.lookup(index).session
 }
 
 // inner passes a decrypted packet on if the peer may send it.

@@ -7,19 +7,19 @@ import (
 	"os"
 
 	"github.com/loden-net/loden/backend/engine/offload"
-	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/cipher"
 )
 
 const (
-	slack     = 16          // bytes behind a packet that padding may use
-	maxPacket = 65535       // bytes
-	arenaSize = 128 << 10   // of sealed messages; one super-packet and more
-	flushAt   = 40 << 10    // a batch is sent at that size: a ping waits for one at most
-	maxUDP    = 65535 - 8   // payload of one IPv6 datagram or of a train of them
-	maxUDPv4  = maxUDP - 20 // the IPv4 header counts
-	maxTrain  = 64          // datagrams of one send: UDP_MAX_SEGMENTS before Linux 6.9
-	maxBatch  = 64          // trains of one batch
-	lookBack  = 16          // trains that are searched for one that may grow
+	maxPacket  = 65535       // bytes
+	maxPadding = 15          // bytes
+	arenaSize  = 128 << 10   // of messages; one super-packet and more
+	flushAt    = 40 << 10    // a batch is sent at that size: a ping waits for one at most
+	maxUDP     = 65535 - 8   // payload of one IPv6 datagram or of a train of them
+	maxUDPv4   = maxUDP - 20 // the IPv4 header counts
+	maxTrain   = 64          // datagrams of one send: UDP_MAX_SEGMENTS before Linux 6.9
+	maxBatch   = 64          // trains of one batch
+	lookBack   = 16          // trains that are searched for one that may grow
 )
 
 // sender encrypts packets and sends them, one batch after the other. It belongs to one
@@ -28,10 +28,42 @@ type sender struct {
 	device *Device
 	split  offload.Split
 	buf    []byte // one packet as read
-	arena  []byte // sealed messages, one behind the other
+	arena  []byte // messages, one behind the other
+	row    row    // those of them that are not encrypted yet
 	out    []outgoing
-	nonce  [nonceSize]byte
-	spare  [slack]byte // what padding overwrites for a moment
+}
+
+// row is messages of one session and one length, to be encrypted side by side.
+type row struct {
+	session  *session
+	messages [cipher.Lanes][]byte
+	n        int
+}
+
+// add appends a message of s that is still to be encrypted. What does not fit into the row
+// ends it; but a shorter message, as the last one of a super-packet is, goes by itself.
+func (r *row) add(s *session, msg []byte) {
+	switch {
+	case r.n == 0:
+	case r.n == cipher.Lanes, r.session != s, len(msg) > len(r.messages[0]):
+		r.encrypt()
+	case len(msg) < len(r.messages[0]):
+		alone := row{session: s, n: 1}
+		alone.messages[0] = msg
+		alone.encrypt()
+		return
+	}
+	r.session = s
+	r.messages[r.n] = msg
+	r.n++
+}
+
+// encrypt ends the row.
+func (r *row) encrypt() {
+	if r.n > 0 {
+		r.session.send.Seal(r.messages[:r.n])
+		r.n = 0
+	}
 }
 
 func newSender(d *Device) *sender {
@@ -45,13 +77,12 @@ func newSender(d *Device) *sender {
 // sendLoop carries packets from the TUN to the peers until the TUN is closed.
 func (d *Device) sendLoop() error {
 	s := newSender(d)
-	s.buf = make([]byte, offload.HeaderSize+maxPacket+slack)
-	room := s.buf[:offload.HeaderSize+maxPacket]
+	s.buf = make([]byte, offload.HeaderSize+maxPacket)
 	for {
-		n, err := d.tunnel.read(room)
+		n, err := d.tunnel.read(s.buf)
 		for err == nil && n > 0 {
 			s.packet(s.buf[:n])
-			n, err = d.tunnel.tryRead(room)
+			n, err = d.tunnel.tryRead(s.buf)
 		}
 		s.flush()
 		if errors.Is(err, os.ErrClosed) {
@@ -63,8 +94,7 @@ func (d *Device) sendLoop() error {
 	}
 }
 
-// packet sends one packet as the TUN gave it: virtio header first, slack bytes of capacity
-// behind it. It is overwritten.
+// packet sends one packet as the TUN gave it: virtio header first. It is overwritten.
 func (s *sender) packet(b []byte) {
 	d := s.device
 	if len(b) < offload.HeaderSize {
@@ -101,7 +131,7 @@ func (s *sender) unstage(p *peer) {
 	s.flush()
 }
 
-// seal cuts a packet, encrypts the pieces and appends them to the batch.
+// seal cuts a packet and appends the pieces to the batch, to be encrypted with it.
 func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 	pkt := b[offload.HeaderSize:]
 	if err := s.split.Reset(offload.Decode(b), pkt); err != nil {
@@ -115,10 +145,10 @@ func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 	ecn := congestion(pkt)
 	mtu := int(s.device.linkMTU.Load())
 	for seg, more := s.split.Next(); more; seg, more = s.split.Next() {
-		if len(s.arena)+len(seg)+slack+noise.Overhead > cap(s.arena) {
+		if len(s.arena)+len(seg)+maxPadding+cipher.Overhead > cap(s.arena) {
 			s.flush()
 		}
-		s.append(p, s.sealOne(with, counter, seg, mtu), ecn)
+		s.append(p, s.frame(with, counter, seg, mtu), ecn)
 		counter++
 	}
 	if with.aged(now) {
@@ -129,24 +159,22 @@ func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 	}
 }
 
-// sealOne encrypts one packet into the arena. Padding (section 5.4.6) borrows the bytes
-// behind the packet: they may be the payload of the next one.
-func (s *sender) sealOne(with *session, counter uint64, seg []byte, mtu int) []byte {
-	pad := -len(seg) & 15
-	if len(seg)+pad > mtu {
-		pad = max(0, mtu-len(seg)) // never beyond the MTU: the outer packet would not fit
+// frame puts one packet into the arena as a message that is still to be encrypted.
+func (s *sender) frame(with *session, counter uint64, seg []byte, mtu int) []byte {
+	size := (len(seg) + maxPadding) &^ maxPadding // section 5.4.6
+	if size > mtu {
+		size = max(mtu, len(seg)) // never beyond the MTU: the outer packet would not fit
 	}
-	padded := seg[:len(seg)+pad]
-	tail := padded[len(seg):]
-	copy(s.spare[:], tail)
-	clear(tail)
 	from := len(s.arena)
-	s.arena = with.seal(s.arena, counter, &s.nonce, padded)
-	copy(tail, s.spare[:])
-	return s.arena[from:]
+	s.arena = with.frame(s.arena, counter, size)
+	msg := s.arena[from:]
+	body := cipher.Body(msg)
+	clear(body[copy(body, seg):])
+	s.row.add(with, msg)
+	return msg
 }
 
-// append adds one sealed message to the batch: to the train of its peer where it fits.
+// append adds one message to the batch: to the train of its peer where it fits.
 func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 	for i := len(s.out) - 1; i >= 0 && i >= len(s.out)-lookBack; i-- {
 		if t := &s.out[i]; t.peer == p {
@@ -195,8 +223,9 @@ func (s *sender) flush() {
 	s.arena = s.arena[:0]
 }
 
-// send sends the trains there are. What they point to stays in the arena.
+// send encrypts and sends the trains there are. What they point to stays in the arena.
 func (s *sender) send() {
+	s.row.encrypt()
 	if len(s.out) == 0 {
 		return
 	}

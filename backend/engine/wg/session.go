@@ -1,17 +1,15 @@
 package wg
 
 import (
-	"crypto/cipher"
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/replay"
 
+	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
-
-const nonceSize = 12
 
 // session is a pair of transport keys: what a finished handshake leaves.
 type session struct {
@@ -21,7 +19,7 @@ type session struct {
 	local     uint32 // index in messages to us
 	remote    uint32 // index in messages to the peer
 
-	send, receive cipher.AEAD
+	send, receive *cipher.Cipher
 	counter       atomic.Uint64 // of messages sent
 	renewing      atomic.Bool   // receiving has asked for a successor
 	closed        atomic.Bool
@@ -34,7 +32,7 @@ type session struct {
 func newSession(p *peer, keys *noise.Keys, local uint32, initiator bool, now moment) *session {
 	s := &session{
 		peer: p, initiator: initiator, created: now, local: local, remote: keys.Remote,
-		send: noise.NewAEAD(keys.Send), receive: noise.NewAEAD(keys.Receive),
+		send: cipher.New((*[32]byte)(&keys.Send)), receive: cipher.New((*[32]byte)(&keys.Receive)),
 	}
 	keys.Wipe()
 	return s
@@ -60,23 +58,23 @@ func (s *session) aged(now moment) bool {
 	return s.counter.Load() > rekeyAfterMessages || (s.initiator && now-s.created >= rekeyAfterTime)
 }
 
-// seal appends to dst the transport message of plaintext, which is already padded.
-func (s *session) seal(dst []byte, counter uint64, nonce *[nonceSize]byte, plaintext []byte) []byte {
-	dst = binary.LittleEndian.AppendUint32(dst, noise.TypeTransport)
-	dst = binary.LittleEndian.AppendUint32(dst, s.remote)
-	dst = binary.LittleEndian.AppendUint64(dst, counter)
-	binary.LittleEndian.PutUint64(nonce[4:], counter)
-	return s.send.Seal(dst, nonce[:], plaintext, nil)
+// frame appends to dst a transport message whose body of size bytes is still to be written,
+// and to be encrypted by send.Seal: section 5.4.6. dst has the capacity.
+func (s *session) frame(dst []byte, counter uint64, size int) []byte {
+	from := len(dst)
+	dst = dst[:from+size+cipher.Overhead]
+	binary.LittleEndian.PutUint32(dst[from:], noise.TypeTransport)
+	binary.LittleEndian.PutUint32(dst[from+4:], s.remote)
+	binary.LittleEndian.PutUint64(dst[from+8:], counter)
+	return dst
 }
 
-// open decrypts a transport message in place and returns its counter. The message may
-// still be a replay: see fresh.
-func (s *session) open(msg []byte, nonce *[nonceSize]byte) (plain []byte, counter uint64, ok bool) {
-	counter = binary.LittleEndian.Uint64(msg[8:])
-	copy(nonce[4:], msg[8:16])
-	body := msg[noise.HeaderSize:]
-	plain, err := s.receive.Open(body[:0], nonce[:], body, nil)
-	return plain, counter, err == nil
+// seal returns the transport message of plaintext, which is already padded.
+func (s *session) seal(counter uint64, plaintext []byte) []byte {
+	msg := s.frame(make([]byte, 0, len(plaintext)+cipher.Overhead), counter, len(plaintext))
+	copy(cipher.Body(msg), plaintext)
+	s.send.Seal([][]byte{msg})
+	return msg
 }
 
 // fresh reports whether an authentic counter comes for the first time: section 5.4.6.

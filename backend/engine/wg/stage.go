@@ -1,11 +1,14 @@
 package wg
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // stage keeps the newest few packets of a peer that has no session yet. The zero value is
 // empty; its owner locks.
 type stage struct {
-	packets [][]byte // virtio header first, as read from the TUN, with room for padding
+	packets [][]byte // virtio header first, as read from the TUN
 	bytes   int
 }
 
@@ -21,7 +24,7 @@ func (s *stage) add(packet []byte, b *budget) bool {
 		b.used.Add(-int64(len(packet)))
 		return false
 	}
-	s.packets = append(s.packets, append(make([]byte, 0, len(packet)+slack), packet...))
+	s.packets = append(s.packets, slices.Clone(packet))
 	s.bytes += len(packet)
 	return true
 }

@@ -57,9 +57,10 @@ func (c *Cipher) Seal(messages [][]byte) {
 		return
 	}
 	for _, m := range messages {
-		nonce := nonceOf(m)
-		body := m[HeaderSize : len(m)-chacha20poly1305.Overhead]
-		c.one.Seal(body[:0], nonce[:], body, nil)
+		index := lendIndex(m)
+		body := Body(m)
+		c.one.Seal(body[:0], nonceOf(m), body, nil)
+		binary.LittleEndian.PutUint32(m[4:], index)
 	}
 }
 
@@ -71,9 +72,10 @@ func (c *Cipher) Open(messages [][]byte, ok *[Lanes]bool) {
 		return
 	}
 	for i, m := range messages {
-		nonce := nonceOf(m)
+		index := lendIndex(m)
 		body := m[HeaderSize:]
-		_, err := c.one.Open(body[:0], nonce[:], body, nil)
+		_, err := c.one.Open(body[:0], nonceOf(m), body, nil)
+		binary.LittleEndian.PutUint32(m[4:], index)
 		ok[i] = err == nil
 	}
 }
@@ -83,10 +85,15 @@ func Body(message []byte) []byte {
 	return message[HeaderSize : len(message)-chacha20poly1305.Overhead]
 }
 
-// nonceOf returns the nonce of a message: 32 zero bits and its counter.
-func nonceOf(m []byte) (nonce [chacha20poly1305.NonceSize]byte) {
-	copy(nonce[4:], m[8:HeaderSize])
-	return nonce
+// nonceOf returns the nonce of a message, 32 zero bits and its counter, once lendIndex has
+// been called: memory of its own would be an allocation for each message.
+func nonceOf(m []byte) []byte { return m[4:HeaderSize] }
+
+// lendIndex zeroes the receiver's index, which stands before the counter, and returns it.
+func lendIndex(m []byte) uint32 {
+	index := binary.LittleEndian.Uint32(m[4:])
+	clear(m[4:8])
+	return index
 }
 
 func (c *Cipher) sealLanes(messages [][]byte) {

@@ -176,6 +176,3 @@ func newAEAD(key Key) cipher.AEAD {
 	}
 	return aead
 }
-
-// NewAEAD returns the cipher of transport messages under key.
-func NewAEAD(key Key) cipher.AEAD { return newAEAD(key) }

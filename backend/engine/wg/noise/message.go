@@ -15,8 +15,6 @@ const (
 	InitiationSize = 4 + 4 + 32 + (32 + 16) + (12 + 16) + 16 + 16 // type, index, ephemeral, static, timestamp, codes
 	ResponseSize   = 4 + 4 + 4 + 32 + (0 + 16) + 16 + 16          // type, two indices, ephemeral, nothing, codes
 	CookieSize     = 4 + 4 + 24 + (16 + 16)                       // type, index, nonce, cookie
-	HeaderSize     = 4 + 4 + 8                                    // type, index, counter of a transport message
-	Overhead       = HeaderSize + 16                              // and its tag
 )
 
 // Well reports whether msg has the type and the exact size of a handshake message.
