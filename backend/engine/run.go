@@ -141,10 +141,8 @@ func (s *station) run(ctx context.Context, ready *announcement) (given bool, err
 	}
 	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
 	if s.o.Confine {
-		if err := wg.Confine(); errors.Is(err, wg.ErrCgo) {
+		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
-		} else if err != nil {
-			return false, err
 		}
 	}
 	return s.serve(ctx, ready)
