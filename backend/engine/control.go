@@ -30,7 +30,7 @@ const (
 	chunk     = 64 << 10 // bytes of state in one packet
 
 	orderWithin = time.Second     // an order must come that soon after its connection
-	giveWithin  = 3 * time.Second // after that the old engine goes on; 10,000 peers take 0.3 s
+	giveWithin  = 3 * time.Second // after that the old engine goes on; 10,000 peers with sessions take 0.1 s (November 2026)
 )
 
 // The orders.
