@@ -32,7 +32,7 @@ func (l *lines) count(what string) int {
 // await waits until at least n lines say what.
 func (l *lines) await(t testing.TB, what string, n int) {
 	t.Helper()
-	sandboxtest.Until(t, time.Minute, what, func() error {
+	sandboxtest.Until(t, 20*time.Second, what, func() error {
 		if got := l.count(what); got < n {
 			return fmt.Errorf("%d of %d", got, n)
 		}

@@ -62,6 +62,7 @@ func runEngine(args []string) error {
 		syscall.CloseOnExec(*fd)
 		o.Ready = os.NewFile(uintptr(*fd), "ready")
 	}
+	o.Relay = o.Ready == nil
 	return engine.Run(ctx, o)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,8 @@ type engineProcess struct {
 const (
 	startWithin = 30 * time.Second // a machine may be busy; an idle one takes 20 ms
 	endWithin   = 10 * time.Second // after that an engine is killed
+	orderWithin = 2 * time.Second  // an engine takes an order at once
+	answerSoon  = time.Second
 	pollEvery   = 10 * time.Millisecond
 	logMax      = 1 << 20 // bytes; a longer log starts again with the next engine
 )
@@ -51,6 +54,9 @@ func (p *engineProcess) logPath() string { return filepath.Join(p.runDir, p.ifac
 func (p *engineProcess) start(ctx context.Context, kind engine.Kind) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
+	if p.answers(ctx, kind) {
+		return nil
+	}
 	if err := p.end(ctx); err != nil {
 		return err
 	}
@@ -123,32 +129,57 @@ func (p *engineProcess) reap() {
 	p.children = alive
 }
 
-// end ends the running engine, if there is one, and waits for it: by SIGTERM, then by
-// SIGKILL. The TUN device stays.
+// end ends the running engine, if there is one, and waits for it: by order, then by SIGKILL.
+// The TUN device stays. The number in the lock file is never used: the engine wrote it as it
+// sees itself, and in our PID namespace it may be anybody's.
 func (p *engineProcess) end(ctx context.Context) error {
 	defer p.reap()
-	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		owner, running, err := engine.Running(p.runDir, p.iface)
-		if err != nil || !running {
-			return err
-		}
-		process, err := os.FindProcess(owner.PID)
-		if err != nil {
+	if _, running, err := engine.Running(p.runDir, p.iface); err != nil || !running {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, orderWithin)
+	failed := engine.Stop(asking, p.runDir, p.iface)
+	cancel()
+	if failed == nil && p.gone(ctx, endWithin) {
+		return nil
+	}
+	pid := engine.PID(ctx, p.runDir, p.iface)
+	if pid == 0 {
+		return fmt.Errorf("end engine of %s: it takes no orders, and this process cannot see it: end it where it was started: %w", p.iface, failed)
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return fmt.Errorf("end engine of %s: %w", p.iface, err)
+	}
+	defer process.Release() //nolint:errcheck // a handle, no more
+	// The handle is the engine's if the engine still listens now that it is made.
+	if engine.PID(ctx, p.runDir, p.iface) == pid {
+		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("end engine of %s: %w", p.iface, err)
 		}
-		// The handle was made while the lock was held; held still, it is the engine's.
-		if again, running, err := engine.Running(p.runDir, p.iface); err == nil && running && again == owner {
-			err = process.Signal(signal)
-			if err != nil && !errors.Is(err, os.ErrProcessDone) {
-				return fmt.Errorf("end engine of %s: %w", p.iface, err)
-			}
+	}
+	if !p.gone(ctx, endWithin) {
+		return fmt.Errorf("end engine of %s: it does not end", p.iface)
+	}
+	return nil
+}
+
+// answers reports whether an engine of that kind runs that can be spoken to, or soon can:
+// one that stood by takes a moment.
+func (p *engineProcess) answers(ctx context.Context, kind engine.Kind) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerSoon)
+	defer cancel()
+	for {
+		if o, running, err := engine.Running(p.runDir, p.iface); err != nil || !running || o.Kind != kind {
+			return false
 		}
-		_ = process.Release()
-		if p.gone(ctx, endWithin) {
-			return nil
+		if c, err := new(net.Dialer).DialContext(ctx, "unix", engine.SocketPath(p.iface)); err == nil {
+			return c.Close() == nil
+		}
+		if !pause(ctx, pollEvery) {
+			return false
 		}
 	}
-	return fmt.Errorf("end engine of %s: it does not end", p.iface)
 }
 
 // gone waits until no engine runs, and reports whether that came true within the limit.
@@ -198,5 +229,5 @@ func (p *engineProcess) leftovers() bool {
 }
 
 func (p *engineProcess) files() []string {
-	return []string{engine.SocketPath(p.iface), engine.LockPath(p.runDir, p.iface), p.logPath()}
+	return []string{engine.SocketPath(p.iface), engine.ControlPath(p.runDir, p.iface), engine.LockPath(p.runDir, p.iface), p.logPath()}
 }

@@ -48,10 +48,18 @@ func (w *wireguard) close() error { return w.client.Close() }
 // device lists the device, or nothing where there is none that answers.
 func (w *wireguard) device(ctx context.Context, name string) (opt.Option[live], error) {
 	var found *wgtypes.Device
-	err := w.call(ctx, func() (err error) {
-		found, err = w.client.Device(name)
-		return err
-	})
+	var err error
+	// An engine that ends, or hands over to another, hangs up: wgctrl makes that a reset or
+	// an empty device. The next one may be there already.
+	for range 3 {
+		err = w.call(ctx, func() (err error) {
+			found, err = w.client.Device(name)
+			return err
+		})
+		if !hungUp(found, err) {
+			break
+		}
+	}
 	if absent(err) {
 		return opt.None[live](), nil
 	}
@@ -66,6 +74,14 @@ func (w *wireguard) device(ctx context.Context, name string) (opt.Option[live], 
 func absent(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) ||
 		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
+
+// hungUp reports whether an answer may be none because the engine hung up.
+func hungUp(d *wgtypes.Device, err error) bool {
+	if err != nil {
+		return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+	}
+	return d.PrivateKey == (wgtypes.Key{}) && d.ListenPort == 0 && len(d.Peers) == 0
 }
 
 // configure applies one configuration.

@@ -55,6 +55,8 @@ type Node struct {
 	Resync      time.Duration
 	WireSample  time.Duration // 0: never
 
+	Wait bool // for another daemon of this node to end, instead of being refused
+
 	CNIConfDir string
 	CNIBinDir  string
 	CNISource  string

@@ -11,11 +11,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/loden-net/loden/backend/linkwatch"
+	"github.com/loden-net/loden/backend/engine/wg"
 )
 
 // Options say what to run.
@@ -25,69 +25,127 @@ type Options struct {
 	RunDir string         // directory of the lock file
 	Ready  io.WriteCloser // told ReadyLine, or why not, and closed; nil tells nobody
 	Log    zerolog.Logger
+
+	Relay   bool // take a running engine's place; having given it up, stand by until it is free
+	Confine bool // give up, for the whole process and for good, what a running engine does not need
 }
 
 // ReadyLine is written to Options.Ready when the engine can be configured. Anything else
 // written there is the error that Run returns.
 const ReadyLine = "ready\n"
 
-// Run runs an engine in the foreground until ctx ends or the interface is deleted, and
-// returns nil then. The TUN device outlives it, addresses and routes and all: the next
-// engine takes it over. A second engine for the same interface is refused with ErrRunning.
+// Run runs an engine in the foreground until ctx ends, the interface is deleted or it is
+// ordered to stop, and returns nil then. The TUN device outlives it, addresses and routes
+// and all: the next engine takes it over. A second engine for the same interface takes the
+// place of the first with Options.Relay, and is refused with ErrRunning without.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Kind == "" || o.Kind == "auto" {
 		o.Kind = DefaultKind
 	}
 	ready := newAnnouncement(o.Ready)
 	defer func() { err = errors.Join(err, ready.failed(err)) }()
-	lock, err := takeLock(o.RunDir, Owner{Iface: o.Iface, PID: os.Getpid(), Kind: o.Kind})
-	if err != nil {
-		return err
-	}
-	defer lock.release()
-	listener, err := listenUAPI(o.Iface)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	file, err := openTUN(o.Iface)
-	if err != nil {
-		return err
-	}
-	path, err := open(o, file)
-	if err != nil {
-		_ = file.Close() // a data path that got as far has closed it
-		return err
-	}
-	defer path.Close()
-	if err := keepTUN(file); err != nil {
-		return err
-	}
-	o.Log.Info().Str("engine", string(o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
-	if err := ready.done(); err != nil {
-		return err
-	}
-	return serve(ctx, o, listener, path)
-}
-
-// serve answers the UAPI socket and passes MTU changes on until ctx or the data path ends.
-func serve(ctx context.Context, o Options, listener net.Listener, path dataPath) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return answer(ctx, listener, path.IpcHandle) })
-	group.Go(func() error { return linkwatch.Watch(ctx, o.Iface, path.LinkChanged) })
-	group.Go(func() error {
-		defer cancel()
-		select {
-		case <-path.Done():
-			return ended(o)
-		case <-ctx.Done():
-			o.Log.Info().Msg("engine told to stop")
+	for {
+		s, err := begin(ctx, o)
+		if err != nil {
+			return orDone(ctx, err)
+		}
+		given, err := s.run(ctx, ready)
+		if !given {
+			s.close()
+		}
+		if err != nil || !given || !o.Relay {
+			return err
+		}
+		// The main process of a container must not end: it would be started again, and
+		// take everything back, for ever.
+		o.Log.Info().Msg("standing by until the other engine ends")
+		if !free(ctx, o) {
 			return nil
 		}
-	})
-	return group.Wait()
+		o.Log.Warn().Msg("the other engine ended: taking its place")
+	}
+}
+
+// orDone drops the error of a wait that ended because it was told to.
+func orDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+const (
+	relayPoll   = 50 * time.Millisecond
+	relayWithin = 5 * time.Second // an engine that starts or hands over takes no orders for a moment
+)
+
+// begin takes the lock and starts a data path, or takes all that from a running engine.
+func begin(ctx context.Context, o Options) (*station, error) {
+	for until := time.Now().Add(relayWithin); ; {
+		lock, err := takeLock(o.RunDir, o.owner())
+		if err == nil {
+			s := &station{o: o, lock: lock}
+			if err := s.open(); err != nil {
+				lock.release()
+				return nil, err
+			}
+			return s, nil
+		}
+		if !errors.Is(err, ErrRunning) || !o.Relay {
+			return nil, err
+		}
+		s, failed := succeed(ctx, o)
+		if failed == nil {
+			return s, nil
+		}
+		if !errors.Is(failed, errUnready) || time.Now().After(until) {
+			return nil, fmt.Errorf("%w, and does not hand over: %w", err, failed)
+		}
+		if !pause(ctx) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// free waits until no engine runs, and reports whether that came before ctx ended.
+func free(ctx context.Context, o Options) bool {
+	for {
+		if _, running, err := Running(o.RunDir, o.Iface); err == nil && !running {
+			return true
+		}
+		if !pause(ctx) {
+			return false
+		}
+	}
+}
+
+// pause waits a little, and reports whether ctx is still alive.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(relayPoll)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// owner is this process as the lock file names it.
+func (o Options) owner() Owner { return Owner{Iface: o.Iface, PID: os.Getpid(), Kind: o.Kind} }
+
+// run says that the engine is there, gives up privileges and serves.
+func (s *station) run(ctx context.Context, ready *announcement) (given bool, err error) {
+	if err := writeOwner(s.lock.File, s.o.owner()); err != nil {
+		return false, err
+	}
+	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
+	if s.o.Confine {
+		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
+			s.o.Log.Warn().Err(err).Msg("privileges kept")
+		}
+	}
+	return s.serve(ctx, ready)
 }
 
 // ended explains why a data path ended by itself: its interface was deleted, which is how

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ func SocketPath(iface string) string { return filepath.Join(socketDir, iface+".s
 
 // listenUAPI listens on the interface's UAPI socket, for root alone. What a killed engine
 // left there is replaced; a living one is not.
-func listenUAPI(iface string) (net.Listener, error) {
+func listenUAPI(iface string) (*net.UnixListener, error) {
 	path := SocketPath(iface)
 	if err := os.MkdirAll(socketDir, 0o755); err != nil {
 		return nil, fmt.Errorf("listen for configuration: %w", err)
@@ -34,7 +35,7 @@ func listenUAPI(iface string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for configuration: %w", err)
 	}
 	old := unix.Umask(0o077) // the socket must never be open to others, not even for a moment
-	listener, err := net.Listen("unix", path)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("listen for configuration: %w", err)
@@ -89,11 +90,15 @@ func (s *connections) forget(c net.Conn) {
 	delete(s.open, c)
 }
 
-// closeAll ends every connection and waits for their handlers.
+// finishWithin is how long an answer that is under way may take when its engine ends.
+const finishWithin = 200 * time.Millisecond
+
+// closeAll ends every connection and waits for their handlers. An answer that is under way
+// is finished: wgctrl takes half of one for the whole.
 func (s *connections) closeAll() {
 	s.mu.Lock()
 	for c := range s.open {
-		_ = c.Close()
+		_ = errors.Join(c.SetReadDeadline(time.Unix(1, 0)), c.SetWriteDeadline(time.Now().Add(finishWithin)))
 	}
 	s.mu.Unlock()
 	s.busy.Wait()

@@ -23,7 +23,10 @@ func engineCommand(node *config.Node) *cobra.Command {
 		Long: "Run the userspace WireGuard engine for an interface, in the foreground.\n\n" +
 			"It owns a TUN device, which outlives it with its addresses and routes, and is configured over the standard\n" +
 			"socket, so that `wg show` works. `loden run` starts one by itself where the kernel has no WireGuard. It ends on\n" +
-			"SIGTERM, or when the interface is deleted.",
+			"SIGTERM, or when the interface is deleted.\n\n" +
+			"When an engine runs for the interface already, this one takes its place. From an engine of the kind `loden` to another\n" +
+			"it takes TUN device, sockets and sessions over without losing a packet. The one before stands by, and takes the\n" +
+			"place back when this one ends first.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(node, cmd.ErrOrStderr())
@@ -36,7 +39,9 @@ func engineCommand(node *config.Node) *cobra.Command {
 			}
 			return engine.Run(cmd.Context(), engine.Options{
 				Iface: args[0], Kind: engine.Kind(kind), RunDir: node.RunDir, Ready: ready,
-				Log: log.With().Str("interface", args[0]).Logger(),
+				Log:     log.With().Str("interface", args[0]).Logger(),
+				Relay:   ready == nil, // one that `loden run` started is not started again when it ends
+				Confine: true,
 			})
 		},
 	}

@@ -108,7 +108,7 @@ func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) 
 			return err
 		}
 	}
-	if h.node.ListenAddress == "" {
+	if h.node.ListenAddress == "" || h.node.Wait { // the daemon before this one may have it still
 		return nil
 	}
 	l, err := net.Listen("tcp", loopbackByDefault(h.node.ListenAddress))

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// errAtWork is why lockNode refuses while another process has the lock.
+var errAtWork = errors.New("loden run is at work already")
 
 // lockNode makes this process the only one that changes this node's network, until the
 // returned file is closed or the process ends in whatever way.
@@ -25,7 +30,7 @@ func lockNode(runDir string) (*os.File, error) {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("loden run is at work already (process %s): stop it first, or give this one another --run-dir", strings.TrimSpace(string(holder)))
+			return nil, fmt.Errorf("%w (process %s): stop it first, or give this one another --run-dir", errAtWork, strings.TrimSpace(string(holder)))
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -38,4 +43,25 @@ func lockNode(runDir string) (*os.File, error) {
 func writeAt(f *os.File, s string) error {
 	_, err := f.WriteAt([]byte(s), 0)
 	return err
+}
+
+// lockPoll is how often a daemon that stands by looks whether the lock is free: flock(2)
+// can wait, but not for a context too.
+const lockPoll = 50 * time.Millisecond
+
+// awaitLock is lockNode for one that waits until the lock is free.
+func awaitLock(ctx context.Context, runDir string) (*os.File, error) {
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	for {
+		f, err := lockNode(runDir)
+		if !errors.Is(err, errAtWork) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +81,15 @@ func TestOneDaemonForEachRunDirectory(t *testing.T) {
 	again, err := lockNode(dir)
 	if err != nil {
 		t.Fatalf("after the first ended: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := awaitLock(ctx, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting for a lock that is held, until told to stop: %v", err)
+	}
+	_ = again.Close()
+	if again, err = awaitLock(ctx, dir); err != nil {
+		t.Errorf("waiting for a lock that is free: %v", err)
 	}
 	_ = again.Close()
 }

@@ -37,6 +37,7 @@ func runCommand(node *config.Node) *cobra.Command {
 	node.StoreFlags(cmd.Flags())
 	node.HostFlags(cmd.Flags())
 	node.RunFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&node.Wait, "wait", false, "stand by while another loden runs on this node, and take over when it ends, in whatever way")
 	return cmd
 }
 
@@ -46,30 +47,72 @@ func run(ctx context.Context, node *config.Node, log zerolog.Logger) error {
 	if err := node.Validate(); err != nil {
 		return usageError(err)
 	}
-	registry, err := openRegistry(ctx, node, log)
+	p, err := prepare(ctx, node, log)
 	if err != nil {
 		return err
 	}
-	defer registry.Close()
-	known, err := knownNetwork(ctx, node, registry)
-	if err != nil {
-		return err
-	}
-	h, err := openHost(ctx, node, known, log)
-	if err != nil {
-		return err
-	}
-	defer h.close()
-	if err := h.preflight(ctx, known); err != nil {
-		return err
-	}
+	defer func() { p.close() }()
 
 	// ---------------------------------------------------------------- the line
 	lock, err := lockNode(node.RunDir)
+	standBy := node.Wait && errors.Is(err, errAtWork)
+	if standBy {
+		log.Info().Msg("another loden runs on this node: standing by")
+		p.close() // what it saw will be old
+		lock, err = awaitLock(ctx, node.RunDir)
+	}
 	if err != nil {
-		return err
+		return orDone(ctx, err)
 	}
 	defer lock.Close()
+	if standBy {
+		if p, err = prepare(ctx, node, log); err != nil {
+			return err
+		}
+	}
+	return p.run(ctx)
+}
+
+// prepared is what a daemon holds that has looked at everything and changed nothing.
+type prepared struct {
+	registry *etcd.Registry
+	host     *host
+}
+
+// prepare reads and checks. The caller closes what it returns.
+func prepare(ctx context.Context, node *config.Node, log zerolog.Logger) (p prepared, err error) {
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.registry, err = openRegistry(ctx, node, log); err != nil {
+		return p, err
+	}
+	known, err := knownNetwork(ctx, node, p.registry)
+	if err != nil {
+		return p, err
+	}
+	if p.host, err = openHost(ctx, node, known, log); err != nil {
+		return p, err
+	}
+	return p, p.host.preflight(ctx, known)
+}
+
+// close lets go of what prepare opened. It may be called twice.
+func (p *prepared) close() {
+	if p.host != nil {
+		p.host.close()
+	}
+	if p.registry != nil {
+		_ = p.registry.Close() // nothing is under way
+	}
+	*p = prepared{}
+}
+
+// run opens what only one process has, and runs the daemon. The caller holds the lock.
+func (p *prepared) run(ctx context.Context) error {
+	node, h, log := p.host.node, p.host, p.host.log
 	unix, tcp, err := listeners(node.RunDir, node.ListenAddress)
 	if err != nil {
 		return err
@@ -77,7 +120,7 @@ func run(ctx context.Context, node *config.Node, log zerolog.Logger) error {
 	if err := h.openKey(); err != nil {
 		return errors.Join(err, unix.Close(), closeIf(tcp))
 	}
-	d := newDaemon(node, h, registry, log)
+	d := newDaemon(node, h, p.registry, log)
 	d.cache.start(node.Name, h.key.Public())
 	log.Info().Str("node", node.Name).Str("version", version).Str("engine", string(h.device.Kind())).Str("why", h.device.Reason()).
 		Str("firewall", h.firewall.Name()).Stringer("key", h.key.Public()).Msg("starting")

@@ -1,15 +1,10 @@
 package system_test
 
 import (
-	"context"
-	"fmt"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/config/opt"
 )
 
 // TestTwentyRestartsLoseNoPacket ends and starts the daemon of both nodes, ten times by
@@ -24,34 +19,11 @@ func TestTwentyRestartsLoseNoPacket(t *testing.T) {
 		}
 	}
 	verdict(t, l)
-	streams := []lab.Stream{
-		{From: a.Pods[0], To: b.Pods[0], Family: opt.V4, Rate: 1000},
-		{From: b.Pods[0], To: a.Pods[0], Family: opt.V6, Rate: 1000},
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	flows := make([]lab.Flow, len(streams))
-	var group errgroup.Group
-	for i, s := range streams {
-		group.Go(func() (err error) {
-			flows[i], err = s.Run(ctx)
-			return err
-		})
-	}
+	end := traffic(t, a.Pods[0], b.Pods[0])
 	for i := range 20 {
 		restart(t, l.Nodes[i%2], []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/2%2])
 	}
-	stop()
-	if err := group.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	for i, f := range flows {
-		s := fmt.Sprintf("%s %s > %s", streams[i].Family, streams[i].From.Name, streams[i].To.Name)
-		t.Logf("%s: sent %d, received %d, doubled %d, longest gap %v", s, f.Sent, f.Received, f.Doubled, f.Gap)
-		if f.Received != f.Sent || f.Sent < 1000 {
-			t.Errorf("%s: %d of %d lost, the first are %v", s, f.Sent-f.Received, f.Sent, f.Lost)
-		}
-	}
+	nothingLost(t, end())
 	for _, n := range l.Nodes {
 		noChange(t, n)
 	}

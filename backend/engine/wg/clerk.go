@@ -39,10 +39,15 @@ func (d *Device) clerk() {
 			if len(d.letters) >= loadedAt {
 				d.loaded.Store(int64(d.now()))
 			}
-			if p := d.read(l); p != nil {
-				s.unstage(p)
-			}
+			d.handle(l, s)
 		}
+	}
+}
+
+// handle acts on one letter.
+func (d *Device) handle(l letter, s *sender) {
+	if p := d.read(l); p != nil {
+		s.unstage(p)
 	}
 }
 

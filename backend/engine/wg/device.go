@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/ratelimiter"
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/state"
 )
 
 // Device is one WireGuard interface. It is configured through UAPI only: see Serve and
@@ -39,9 +40,11 @@ type Device struct {
 	port  uint16 // as configured; 0: any
 	mark  uint32
 
-	running atomic.Bool   // timers run only then
-	closed  chan struct{} // closed when Run ends
-	workers sync.WaitGroup
+	running atomic.Bool        // timers run only then
+	leaving chan *state.Device // see leave
+	closed  chan struct{}      // closed when Run ends
+	movers  sync.WaitGroup     // goroutines that move packets
+	workers sync.WaitGroup     // the others
 }
 
 // self is who this device is: a key pair, and the guard of messages to it, which the clerk
@@ -64,7 +67,7 @@ type counters struct {
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 	d := &Device{
 		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder,
-		letters: make(chan letter, clerkQueue), peers: map[noise.Key]*peer{}, closed: make(chan struct{}),
+		letters: make(chan letter, clerkQueue), peers: map[noise.Key]*peer{}, closed: make(chan struct{}), leaving: make(chan *state.Device),
 	}
 	return d
 }
@@ -82,14 +85,19 @@ func (d *Device) Run(ctx context.Context) error {
 		return errors.Join(err, d.tunnel.close())
 	}
 	failed := make(chan error, 1)
-	d.workers.Go(func() { failed <- d.sendLoop() })
+	d.movers.Go(func() { failed <- d.sendLoop() })
 	d.workers.Go(d.clerk)
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case d.leaving <- nil:
+		d.settle()
+		left := d.export()
+		defer func() { d.leaving <- left }()
 	}
 	d.stop()
+	d.movers.Wait()
 	d.workers.Wait()
 	return err
 }
@@ -99,7 +107,9 @@ func (d *Device) start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running.Store(true)
-	if err := d.rebind(d.port); err != nil {
+	if b := d.sockets.Load(); b != nil { // those of the process before us
+		d.listen(*b)
+	} else if err := d.rebind(d.port); err != nil {
 		return err
 	}
 	for _, p := range d.peers {
@@ -114,8 +124,9 @@ func (d *Device) start() error {
 func (d *Device) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.running.Store(false)
-	close(d.closed)
+	if d.running.Swap(false) {
+		close(d.closed)
+	}
 	if err := d.tunnel.close(); err != nil {
 		d.log.Debug().Err(err).Msg("closed TUN device")
 	}
@@ -142,14 +153,19 @@ func (d *Device) rebind(port uint16) error {
 	d.unbind()
 	d.port = next.port
 	d.sockets.Store(&next)
-	for _, s := range next.all() {
-		d.workers.Go(func() { d.receiveLoop(s) })
-	}
+	d.listen(next)
 	for _, p := range d.peers {
 		p.unstick()
 	}
 	d.log.Info().Uint16("port", next.port).Msg("listening")
 	return nil
+}
+
+// listen receives from open sockets. The caller holds d.mu.
+func (d *Device) listen(b bound) {
+	for _, s := range b.all() {
+		d.movers.Go(func() { d.receiveLoop(s) })
+	}
 }
 
 // unbind closes the sockets. The caller holds d.mu.

@@ -41,6 +41,9 @@ func (x *indices) draw(p *peer) uint32 {
 func (x *indices) grant(n uint32, s *session) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.m == nil {
+		x.m = map[uint32]indexed{}
+	}
 	x.m[n] = indexed{peer: s.peer, session: s}
 }
 

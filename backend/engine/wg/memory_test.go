@@ -117,6 +117,8 @@ func (s *memorySocket) send(out []outgoing) error {
 	return nil
 }
 
+func (s *memorySocket) hush() {}
+
 func (s *memorySocket) setMark(uint32) error { return nil }
 
 func (s *memorySocket) close() error {
@@ -153,6 +155,8 @@ func (t *memoryTUN) tryRead(p []byte) (int, error) {
 		return 0, nil
 	}
 }
+
+func (t *memoryTUN) hush() {}
 
 func (t *memoryTUN) write(pieces [][]byte) error {
 	whole := bytes.Join(pieces, nil)

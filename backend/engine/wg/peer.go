@@ -107,6 +107,7 @@ func (p *peer) abandon() {
 func (p *peer) retire(s *session) {
 	if s != nil {
 		s.closed.Store(true)
+		s.keys.Wipe()
 		p.device.indices.remove(s.local)
 	}
 }

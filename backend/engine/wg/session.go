@@ -24,15 +24,20 @@ type session struct {
 	renewing      atomic.Bool   // receiving has asked for a successor
 	closed        atomic.Bool
 
-	mu     sync.Mutex // guards window
+	mu     sync.Mutex // guards what follows
 	window replay.Filter
+	next   uint64 // greater than every counter received
+	floor  uint64 // counters below are old, whatever window says: a session of the process before us
+
+	keys noise.Keys // guarded by peer.mu: what another process needs to go on; see leave
 }
 
-// newSession takes the keys and wipes them. What the ciphers hold is left to the collector.
+// newSession takes the keys and wipes them: its own copy lives until the session is retired.
+// What the ciphers hold is left to the collector.
 func newSession(p *peer, keys *noise.Keys, local uint32, initiator bool, now moment) *session {
 	s := &session{
 		peer: p, initiator: initiator, created: now, local: local, remote: keys.Remote,
-		send: cipher.New((*[32]byte)(&keys.Send)), receive: cipher.New((*[32]byte)(&keys.Receive)),
+		send: cipher.New((*[32]byte)(&keys.Send)), receive: cipher.New((*[32]byte)(&keys.Receive)), keys: *keys,
 	}
 	keys.Wipe()
 	return s
@@ -81,5 +86,9 @@ func (s *session) seal(counter uint64, plaintext []byte) []byte {
 func (s *session) fresh(counter uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.window.ValidateCounter(counter, rejectAfterMessages)
+	if counter < s.floor || !s.window.ValidateCounter(counter, rejectAfterMessages) {
+		return false
+	}
+	s.next = max(s.next, counter+1)
+	return true
 }

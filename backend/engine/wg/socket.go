@@ -12,6 +12,8 @@ type tunnel interface {
 	write(pieces [][]byte) error
 	// mtu returns the interface's MTU in bytes.
 	mtu() (int, error)
+	// hush makes every read return os.ErrClosed, now and later. Writing goes on.
+	hush()
 	close() error
 }
 
@@ -44,6 +46,8 @@ type socket interface {
 	// send sends every message, as far as the network lets it; an error is the last one.
 	send(out []outgoing) error
 	setMark(mark uint32) error
+	// hush makes every receive return os.ErrClosed, now and later. Sending goes on.
+	hush()
 	close() error
 }
 

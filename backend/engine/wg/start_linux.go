@@ -21,15 +21,20 @@ func Start(file *os.File, name string, log zerolog.Logger) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
+	return d.Start(), nil
+}
+
+// Start runs the device on a goroutine of its own. Call it once, and not Run.
+func (d *Device) Start() *Running {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Running{Device: d, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		if err := d.Run(ctx); err != nil {
-			log.Warn().Err(err).Msg("data path ended")
+			d.log.Warn().Err(err).Msg("data path ended")
 		}
 	}()
-	return r, nil
+	return r
 }
 
 // IpcHandle serves one UAPI connection until it ends, and closes it.

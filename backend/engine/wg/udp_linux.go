@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -132,7 +133,9 @@ type mmsghdr struct {
 
 func (s *udpSocket) receive(in []incoming) (int, error) {
 	s.in.begin(in)
-	if err := s.raw.Read(s.in.readFn); err != nil {
+	if err := s.raw.Read(s.in.readFn); errors.Is(err, os.ErrDeadlineExceeded) { // see hush
+		return 0, os.ErrClosed
+	} else if err != nil {
 		return 0, err
 	}
 	if s.in.err != nil {

@@ -1,0 +1,71 @@
+// Package state owns what one WireGuard device leaves to the next, and its form between
+// two processes of one host. It knows nothing of sockets, devices or how the text travels.
+package state
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tai64n"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Moment is a time on a device's own clock, which goes on in the next device. Zero is
+// "never".
+type Moment = time.Duration
+
+// Device is everything of a device but its open files.
+type Device struct {
+	Now     Moment // when it stopped
+	Private noise.Key
+	Port    uint16
+	Mark    uint32
+	Peers   []Peer
+}
+
+// Peer is a configured peer, and the conversation with it if there is one.
+type Peer struct {
+	Public, Preshared noise.Key
+	Keepalive         uint16 // seconds; 0: none
+	Endpoint          opt.Option[netip.AddrPort]
+	Local             netip.Addr // what it is reached from; the zero Addr leaves that to the kernel
+	Allowed           []netip.Prefix
+	Sent, Received    uint64 // bytes
+	Newest            tai64n.Timestamp
+	Finished          int64 // of the last handshake, Unix nanoseconds; 0: none
+
+	ReadAt, PersistAt, SentAt, GotAt, OwedSince, AwaitSince Moment
+
+	WantsKeys bool // a handshake is due, or one was under way
+	Talk      opt.Option[Talk]
+}
+
+// Talk is a conversation. A handshake that was under way is begun again.
+type Talk struct {
+	Shared                       noise.Key
+	BegunAt, OpenedAt, DerivedAt Moment
+	Current, Previous, Next      opt.Option[Session]
+	Staged                       [][]byte
+}
+
+// Session is a pair of transport keys.
+type Session struct {
+	Keys      noise.Keys
+	Local     uint32
+	Initiator bool
+	Created   Moment
+	Counter   uint64 // the next one to send with
+	Fresh     uint64 // the smallest that may still be received
+}
+
+// Wipe overwrites the secrets.
+func (d *Device) Wipe() {
+	d.Private.Wipe()
+	for i := range d.Peers {
+		p := &d.Peers[i]
+		p.Preshared.Wipe()
+		p.Talk = opt.None[Talk]()
+	}
+}

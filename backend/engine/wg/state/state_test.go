@@ -1,0 +1,78 @@
+package state
+
+import (
+	"bytes"
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/config/opt"
+)
+
+// full has something in every field.
+func full() *Device {
+	session := func(n byte) opt.Option[Session] {
+		return opt.Some(Session{
+			Keys: noise.Keys{Send: noise.Key{n}, Receive: noise.Key{n + 1}, Remote: 7}, Local: uint32(n), Initiator: n == 1,
+			Created: 9, Counter: 1 << 61, Fresh: 12,
+		})
+	}
+	return &Device{
+		Now: 5, Private: noise.Key{1}, Port: 51820, Mark: 0x10,
+		Peers: []Peer{{
+			Public: noise.Key{2}, Preshared: noise.Key{3}, Keepalive: 25,
+			Endpoint: opt.Some(netip.MustParseAddrPort("[fe80::1%3]:7")), Local: netip.MustParseAddr("192.0.2.1"),
+			Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64")},
+			Sent:    1, Received: 2, Newest: [12]byte{4}, Finished: 6,
+			ReadAt: 1, PersistAt: 2, SentAt: 3, GotAt: 4, OwedSince: 5, AwaitSince: 6, WantsKeys: true,
+			Talk: opt.Some(Talk{
+				Shared: noise.Key{5}, BegunAt: 1, OpenedAt: 2, DerivedAt: 3,
+				Current: session(1), Previous: session(2), Next: session(3), Staged: [][]byte{{1, 2, 3}, {}},
+			}),
+		}, {Public: noise.Key{9}, Allowed: []netip.Prefix{}}},
+	}
+}
+
+func TestStateIsReadAsItWasWritten(t *testing.T) {
+	want := full()
+	text := Encode(want)
+	got, err := Decode(text)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+	for n := range text {
+		if _, err := Decode(text[:n]); err == nil {
+			t.Errorf("the first %d of %d bytes are taken", n, len(text))
+		}
+	}
+	if _, err := Decode(append(text, 0)); err == nil {
+		t.Error("one byte too many is taken")
+	}
+	text[3]++
+	if _, err := Decode(text); err == nil || err.Error() != "state of version 2, want 1" {
+		t.Errorf("another version: %v", err)
+	}
+	got.Wipe()
+	if got.Private != (noise.Key{}) || got.Peers[0].Preshared != (noise.Key{}) || got.Peers[0].Talk.Present() {
+		t.Error("wiped, it still has keys")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(Encode(full()))
+	f.Add(Encode(&Device{}))
+	f.Add([]byte{0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d, err := Decode(text)
+		if err != nil {
+			return
+		}
+		if again, err := Decode(Encode(d)); err != nil || !reflect.DeepEqual(again, d) {
+			t.Errorf("%v: got %+v, want %+v", err, again, d)
+		}
+		if first := Encode(d); !bytes.Equal(first, Encode(d)) {
+			t.Error("written twice it differs")
+		}
+	})
+}
