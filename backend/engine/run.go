@@ -26,8 +26,8 @@ type Options struct {
 	Ready  io.WriteCloser // told ReadyLine, or why not, and closed; nil tells nobody
 	Log    zerolog.Logger
 
-	Relay   bool // take a running engine's place; having given it up, stand by until it is free
-	Confine bool // give up, for the whole process and for good, what a running engine does not need
+	Relay bool // take a running engine's place; having given it up, stand by until it is free
+	Alone bool // the process is for the engine alone: it gives up what a running engine does not need, and adapts to the load
 }
 
 // ReadyLine is written to Options.Ready when the engine can be configured. Anything else
@@ -140,9 +140,14 @@ func (s *station) run(ctx context.Context, ready *announcement) (given bool, err
 		return false, err
 	}
 	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
-	if s.o.Confine {
+	if s.o.Alone {
 		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
+		}
+		if path, ok := s.path.(*wg.Running); ok {
+			p := narrow()
+			defer p.stop()
+			path.OnLoad(p.load)
 		}
 	}
 	return s.serve(ctx, ready)

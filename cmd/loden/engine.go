@@ -41,7 +41,7 @@ func engineCommand(node *config.Node) *cobra.Command {
 				Iface: args[0], Kind: engine.Kind(kind), RunDir: node.RunDir, Ready: ready,
 				Log:     log.With().Str("interface", args[0]).Logger(),
 				Relay:   ready == nil, // one that `loden run` started is not started again when it ends
-				Confine: true,
+				Alone:   true,
 			})
 		},
 	}

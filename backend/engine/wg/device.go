@@ -32,6 +32,7 @@ type Device struct {
 	staged  budget
 	letters chan letter
 	loaded  atomic.Int64 // moment of the last sign of overload
+	onLoad  atomic.Pointer[func()]
 	limits  ratelimiter.Ratelimiter
 	counters
 
@@ -201,6 +202,17 @@ func (d *Device) send(out []outgoing) {
 			}
 		}
 		out = out[n:]
+	}
+}
+
+// OnLoad makes the data path call f, which must be quick, with each batch that is so large
+// that more may be waiting.
+func (d *Device) OnLoad(f func()) { d.onLoad.Store(&f) }
+
+// noteLoad tells of a batch of that many bytes.
+func (d *Device) noteLoad(size int) {
+	if f := d.onLoad.Load(); f != nil && size >= flushAt {
+		(*f)()
 	}
 }
 

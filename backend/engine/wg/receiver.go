@@ -72,10 +72,13 @@ func (d *Device) receiveLoop(from socket) {
 			continue
 		}
 		r.now = d.now()
+		size := 0
 		for i := range r.in[:n] {
 			r.train(&r.in[i])
+			size += r.in[i].n
 		}
 		r.flush()
+		d.noteLoad(size)
 	}
 }
 

@@ -220,6 +220,7 @@ func (t *outgoing) take(msg []byte, ecn uint8) bool {
 // flush sends the batch and empties the arena.
 func (s *sender) flush() {
 	s.send()
+	s.device.noteLoad(len(s.arena))
 	s.arena = s.arena[:0]
 }
 
