@@ -1,5 +1,6 @@
 // Module nebula pins slackhq's nebula and nebula-cert, which make bench-dataplane measures
-// beside loden's engine. v1.12.0 wants Go 1.27.
+// beside loden's engine. Newer ones could not be built in November 2026: v1.11.2 needs
+// github.com/DefinedNet/netlink, which the module proxy refused, and v1.12.0 Go 1.27 as well.
 module github.com/loden-net/loden/test/tools/nebula
 
 go 1.26.0
