@@ -65,6 +65,12 @@ test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
 
+SOAK ?= 10m
+SEED ?= 0
+.PHONY: soak
+soak: packages ## engines for SOAK (10m) through accidents drawn from SEED: no crash, race or leak
+	$(ROOT) $(GO) test -race -count=1 -timeout 0 -v ./test/soak -soak $(SOAK) -seed $(SEED)
+
 .PHONY: test-kernel
 test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's kernel in QEMU
 	GO=$(GO) test/kernel/run.sh
