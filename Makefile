@@ -65,6 +65,12 @@ test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
 
+SOAK ?= 10m
+SEED ?= 0
+.PHONY: soak
+soak: packages ## engines for SOAK (10m) through accidents drawn from SEED: no crash, race or leak
+	$(ROOT) $(GO) test -race -count=1 -timeout 0 -v ./test/soak -soak $(SOAK) -seed $(SEED)
+
 .PHONY: test-kernel
 test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's kernel in QEMU
 	GO=$(GO) test/kernel/run.sh
@@ -94,10 +100,28 @@ bench-registry: ## etcd: loden's registry beside flannel's
 	cd test/bench/registry && GOWORK=off $(GO) run .
 bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
 	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
-bench-dataplane: packages build ## userspace WireGuard: loden's engine beside wireguard-go; needs iperf3
-	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go ''
-bench-peers: packages build ## 100, 1,000 and 10,000 peers: configure, dump, change one, memory
-	$(ROOT) $(GO) run ./test/bench/dataplane -loden $(BIN)/loden -wireguard-go '' -peers 100,1000,10000
+bench-dataplane: packages bench-packages bench-programs ## encrypted tunnels: loden's engine beside wireguard-go and nebula
+	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) $(BENCH)
+bench-peers: packages bench-programs ## 100, 1,000 and 10,000 peers: configure, dump, change one, memory
+	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) -peers 100,1000,10000
+
+# What the dataplane bench compares, with symbols so that profiles have names; BENCH is
+# further flags of it, as in BENCH='-tests tcp1 -rounds 3'.
+CONTENDERS = -loden $(BIN)/bench/loden -wireguard-go $(BIN)/bench/wireguard-go -nebula $(BIN)/bench/nebula
+
+.PHONY: bench-programs bench-packages
+bench-programs: $(BIN)/bench/nebula $(BIN)/bench/wireguard-go
+	$(STATIC) -ldflags '-X main.version=$(VERSION)' -o $(BIN)/bench/ ./cmd/loden
+bench-packages:
+	@test/bench/packages.sh
+
+$(BIN)/bench/nebula: test/tools/nebula/go.mod test/tools/nebula/go.sum
+	@mkdir -p $(BIN)/bench
+	cd test/tools/nebula && GOWORK=off $(STATIC) -o $(BIN)/bench/ github.com/slackhq/nebula/cmd/nebula github.com/slackhq/nebula/cmd/nebula-cert
+
+$(BIN)/bench/wireguard-go: test/tools/wireguard-go/go.mod test/tools/wireguard-go/go.sum
+	@mkdir -p $(BIN)/bench
+	cd test/tools/wireguard-go && GOWORK=off $(STATIC) -o $@ golang.zx2c4.com/wireguard
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, shape of the tree

@@ -24,6 +24,9 @@ func runPeers(ctx context.Context, o options, contenders []contender) error {
 	fmt.Printf("contender\tpeers\tconfigure ms\tdump ms\tchange one ms\tRSS MB\tRSS kB per peer\tthreads\n")
 	for size := range strings.SplitSeq(o.peers, ",") {
 		for _, c := range contenders {
+			if !c.wireGuard() {
+				continue
+			}
 			if err := onePeers(ctx, c, size); err != nil {
 				return fmt.Errorf("measure %s peers of %s: %w", size, c.name, err)
 			}
@@ -39,9 +42,9 @@ func onePeers(ctx context.Context, c contender, size string) error {
 		return err
 	}
 	defer host.Close()
-	b, s := &bed{}, &side{host: host}
+	b, s := &bed{contender: c}, &side{host: host}
 	defer b.close()
-	if err := b.start(ctx, s, c); err != nil {
+	if err := b.startEngine(ctx, s); err != nil {
 		return err
 	}
 	self, err := os.Executable()

@@ -5,61 +5,78 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
-// results collects values by contender and metric.
+// results are the good values by contender, test and quantity.
 type results struct {
-	maxSteal float64
-	kept     map[string]map[string][]float64 // contender → metric → one value per round
-	dropped  int
+	kept            map[key]map[int]float64 // round → value
+	rounds          map[key]int             // without quantity: good rounds of a test
+	dropped, failed int                     // attempts
 }
 
-func newResults(maxSteal float64) *results {
-	return &results{maxSteal: maxSteal, kept: map[string]map[string][]float64{}}
+type key struct{ contender, test, quantity string }
+
+func newResults() *results {
+	return &results{kept: map[key]map[int]float64{}, rounds: map[key]int{}}
 }
 
-// add prints a round and keeps it, unless the hypervisor took too much of it.
-func (r *results) add(round int, contender string, v values) {
-	dropped := v["steal %"] > r.maxSteal
-	for _, metric := range slices.Sorted(maps.Keys(v)) {
-		fmt.Printf("%d\t%s\t%s\t%.4g\n", round+1, contender, metric, v[metric])
-	}
-	if dropped {
-		r.dropped++
-		fmt.Printf("%d\t%s\tdropped: steal\n", round+1, contender)
-		return
-	}
-	if r.kept[contender] == nil {
-		r.kept[contender] = map[string][]float64{}
-	}
-	for metric, value := range v {
-		r.kept[contender][metric] = append(r.kept[contender][metric], value)
-	}
-}
+// good returns how many good rounds a test has.
+func (r *results) good(contender, test string) int { return r.rounds[key{contender, test, ""}] }
 
-// print writes medians, and ratios to the base contender.
-func (r *results) print(w io.Writer, base string) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "\nmetric\tcontender\trounds\tmedian\tmin\tmax\tratio to %s\n", base)
-	metrics := map[string]bool{}
-	for _, m := range r.kept {
-		for name := range m {
-			metrics[name] = true
+func (r *results) add(round int, contender, test string, v values) {
+	r.rounds[key{contender, test, ""}]++
+	for quantity, value := range v {
+		k := key{contender, test, quantity}
+		if r.kept[k] == nil {
+			r.kept[k] = map[int]float64{}
 		}
+		r.kept[k][round] = value
 	}
-	for _, metric := range slices.Sorted(maps.Keys(metrics)) {
-		for _, contender := range slices.Sorted(maps.Keys(r.kept)) {
-			all := r.kept[contender][metric]
-			if len(all) == 0 {
+}
+
+// line is what one attempt gave.
+func line(round int, j job, v values, steal float64) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%2d  %-12s %-12s steal %4.1f %%", round+1, j.test.name, j.name, steal)
+	for _, quantity := range slices.Sorted(maps.Keys(v)) {
+		fmt.Fprintf(&b, "  %s %.4g", quantity, v[quantity])
+	}
+	return b.String()
+}
+
+// print writes medians, and ratios to the first contender that has the same.
+func (r *results) print(w io.Writer, all []contender) {
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "test\tquantity\tcontender\trounds\tmedian\tmin\tmax\tratio")
+	type row struct{ test, quantity string }
+	rows := map[row]bool{}
+	for k := range r.kept {
+		rows[row{k.test, k.quantity}] = true
+	}
+	order := func(a, b row) int { return strings.Compare(a.test+"\t"+a.quantity, b.test+"\t"+b.quantity) }
+	for _, is := range slices.SortedFunc(maps.Keys(rows), order) {
+		var base float64
+		for _, c := range all {
+			v := slices.Collect(maps.Values(r.kept[key{c.name, is.test, is.quantity}]))
+			if len(v) == 0 {
 				continue
 			}
-			fmt.Fprintf(t, "%s\t%s\t%d\t%.4g\t%.4g\t%.4g\t%.2f\n", metric, contender, len(all),
-				median(all), slices.Min(all), slices.Max(all), median(all)/median(r.kept[base][metric]))
+			if base == 0 {
+				base = median(v)
+			}
+			ratio := ""
+			if base != 0 {
+				ratio = fmt.Sprintf("%.2f", median(v)/base)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%.4g\t%.4g\t%.4g\t%s\n", is.test, is.quantity, c.name, len(v),
+				median(v), slices.Min(v), slices.Max(v), ratio)
 		}
 	}
 	_ = t.Flush()
-	fmt.Fprintf(w, "%d rounds dropped for steal above %g %%\n", r.dropped, r.maxSteal)
+	fmt.Fprintf(w, "%d attempts dropped for steal, %d failed\n", r.dropped, r.failed)
 }
 
 // median of no values is 0.

@@ -23,10 +23,14 @@ const (
 // helper runs one of the small programs that go inside a pod or a host.
 func helper(verb string, args []string) error {
 	switch {
-	case verb == "serve":
-		return serve()
-	case verb == "rtt" && len(args) == 2:
-		return roundTrips(args[0], args[1])
+	case verb == "count":
+		return serveCount()
+	case verb == "rr" && len(args) == 2:
+		return echoes(args[0], args[1])
+	case verb == "ping" && len(args) == 3:
+		return runPings(args[0], args[1], args[2])
+	case verb == "units":
+		return units()
 	case verb == "udp" && len(args) == 2:
 		return flood(args[0], args[1])
 	case verb == "configure" && len(args) == 2:
@@ -35,8 +39,9 @@ func helper(verb string, args []string) error {
 	return fmt.Errorf("no helper %q", verb)
 }
 
-// serve echoes TCP, counts UDP, and tells the count.
-func serve() error {
+// serveCount counts UDP datagrams and tells the count to who asks over TCP; on another port
+// it echoes TCP.
+func serveCount() error {
 	sink, err := net.ListenUDP("udp", &net.UDPAddr{Port: sinkPort})
 	if err != nil {
 		return err
@@ -72,23 +77,8 @@ func accept(addr string, handle func(net.Conn)) error {
 	}
 }
 
-func count(sink *net.UDPConn, got *atomic.Uint64) {
-	in := ipv6.NewPacketConn(sink)
-	messages := make([]ipv6.Message, batch)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{make([]byte, 2048)}
-	}
-	for {
-		n, err := in.ReadBatch(messages, 0)
-		if err != nil {
-			return
-		}
-		got.Add(uint64(n))
-	}
-}
-
-// roundTrips sends one byte after the other and prints the median round trip in µs.
-func roundTrips(host, length string) error {
+// echoes sends one byte after the other over TCP and prints p50 and p99 in µs.
+func echoes(host, length string) error {
 	limit, err := time.ParseDuration(length)
 	if err != nil {
 		return err
@@ -111,12 +101,34 @@ func roundTrips(host, length string) error {
 		all = append(all, time.Since(began))
 	}
 	slices.Sort(all)
-	fmt.Printf("%.1f\n", float64(all[len(all)/2].Nanoseconds())/1000)
+	fmt.Printf("%.1f %.1f\n", µs(part(all, 0.5)), µs(part(all, 0.99)))
 	return nil
 }
 
-// flood sends 64-byte datagrams as fast as it can and prints how many arrived, in thousands
-// per second.
+// part returns the value below which a part of the sorted values is.
+func part(sorted []time.Duration, p float64) time.Duration {
+	return sorted[int(p*float64(len(sorted)-1))]
+}
+
+func µs(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+func count(sink *net.UDPConn, got *atomic.Uint64) {
+	in := ipv6.NewPacketConn(sink)
+	messages := make([]ipv6.Message, batch)
+	for i := range messages {
+		messages[i].Buffers = [][]byte{make([]byte, 2048)}
+	}
+	for {
+		n, err := in.ReadBatch(messages, 0)
+		if err != nil {
+			return
+		}
+		got.Add(uint64(n))
+	}
+}
+
+// flood sends 64-byte datagrams as fast as it can and prints how many arrived and how many
+// were sent, in thousands per second.
 func flood(host, length string) error {
 	limit, err := time.ParseDuration(length)
 	if err != nil {
@@ -142,13 +154,16 @@ func flood(host, length string) error {
 		messages[i].Buffers = [][]byte{make([]byte, 64)}
 	}
 	began := time.Now()
+	sent := 0
 	for time.Since(began) < limit {
-		_, _ = out.WriteBatch(messages, 0) // refused now and then: the buffer is full
+		if n, err := out.WriteBatch(messages, 0); err == nil { // refused now and then: the buffer is full
+			sent += n
+		}
 	}
 	took := time.Since(began).Seconds()
 	time.Sleep(300 * time.Millisecond) // what is under way
 	after, err := ask(counter)
-	fmt.Printf("%.1f\n", float64(after-before)/took/1000)
+	fmt.Printf("%.1f %.1f\n", float64(after-before)/took/1000, float64(sent)/took/1000)
 	return err
 }
 

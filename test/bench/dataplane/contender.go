@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// role is what a contender stands for in the bars.
+type role string
+
+const (
+	roleLoden   role = "loden"
+	rolePlain   role = "wireguard-go"
+	roleWrapped role = "wrapped wireguard-go"
+	roleNebula  role = "nebula"
+	roleRaw     role = "raw"
+)
+
+// contender is a tunnel under test, or none.
+type contender struct {
+	name    string
+	role    role
+	program string
+}
+
+// wireGuard reports whether the contender is configured by wg(8).
+func (c contender) wireGuard() bool {
+	return c.role == roleLoden || c.role == rolePlain || c.role == roleWrapped
+}
+
+// command returns how a WireGuard engine is started for an interface.
+func (c contender) command(iface string) []string {
+	switch c.role {
+	case rolePlain:
+		return []string{c.program, "-f", iface}
+	case roleWrapped:
+		return []string{c.program, "engine", "--log-level", "warn", "--engine", "wireguard-go", iface}
+	}
+	return []string{c.program, "engine", "--log-level", "warn", "--engine", "loden", iface}
+}
+
+// contenders returns who takes part: peers first, so that ratios are to them.
+func contenders(o options) (all []contender, err error) {
+	if o.wireguardGo != "" {
+		all = append(all, contender{string(rolePlain), rolePlain, o.wireguardGo})
+	}
+	var lodens []contender
+	for word := range strings.SplitSeq(o.loden, ",") {
+		name, program, named := strings.Cut(word, "=")
+		switch {
+		case named && (name == "" || program == ""):
+			return nil, fmt.Errorf("-loden %q: want PROGRAM or NAME=PROGRAM", word)
+		case named:
+			lodens = append(lodens, contender{name, roleLoden, program})
+		case word != "":
+			lodens = append(lodens, contender{string(roleLoden), roleLoden, word})
+		}
+	}
+	if o.wrapped && len(lodens) > 0 {
+		all = append(all, contender{string(roleWrapped), roleWrapped, lodens[0].program})
+	}
+	all = append(all, lodens...)
+	if o.nebula != "" {
+		all = append(all, contender{string(roleNebula), roleNebula, o.nebula})
+	}
+	if o.raw {
+		all = append(all, contender{string(roleRaw), roleRaw, ""})
+	}
+	names := map[string]bool{}
+	for i, c := range all {
+		if c.program != "" {
+			if all[i].program, err = exec.LookPath(c.program); err == nil {
+				all[i].program, err = filepath.Abs(all[i].program)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+		if names[c.name] {
+			return nil, fmt.Errorf("two contenders are called %s", c.name)
+		}
+		names[c.name] = true
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no contender")
+	}
+	return all, nil
+}
