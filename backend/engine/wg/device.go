@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ type Device struct {
 	tunnel tunnel
 	binder binder
 	keeps  bool // the kernel cannot take joined UDP
+	hands  int  // beside the goroutine of each direction: see crew
 
 	self    atomic.Pointer[self]  // nil: no private key
 	sockets atomic.Pointer[bound] // nil: not open
@@ -63,11 +65,12 @@ type counters struct {
 	undecoded  atomic.Uint64 // transport messages without a session or authenticity
 	unroutable atomic.Uint64 // packets from the TUN that no peer is configured for
 	cookies    atomic.Uint64 // sent
+	handed     atomic.Uint64 // batches that hands worked on or could have
 }
 
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 	d := &Device{
-		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder,
+		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder, hands: handsFor(runtime.GOMAXPROCS(0)),
 		letters: make(chan letter, clerkQueue), peers: map[noise.Key]*peer{}, closed: make(chan struct{}), leaving: make(chan *state.Device),
 	}
 	return d

@@ -50,12 +50,15 @@ func openTestTUN(name string) (*os.File, error) {
 // and 2001:db8::n outside, 10.0.0.n and fd00::n inside.
 type machine struct {
 	*node
-	host *sandbox.Host
+	host  *sandbox.Host
+	hands int
 }
 
-func newMachine(t *testing.T, n int) *machine {
+func newMachine(t *testing.T, n int) *machine { return newMachineWithHands(t, n, 0) }
+
+func newMachineWithHands(t *testing.T, n, hands int) *machine {
 	t.Helper()
-	m := &machine{node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
+	m := &machine{hands: hands, node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
 	m.start(t)
 	t.Cleanup(func() { m.stop() })
 	return m
@@ -75,7 +78,7 @@ func (m *machine) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.device.binder = hostBinder{m.host}
+	m.device.binder, m.device.hands = hostBinder{m.host}, m.hands
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.device.Run(ctx) }()

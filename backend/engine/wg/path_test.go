@@ -96,8 +96,8 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 		r.now = d.now()
 		m.n, m.segment = copy(m.buf, sealed), k.size
 		theirs.window.Reset()
-		r.train(m)
-		r.flush()
+		r.n = 1
+		r.all()
 	}); got != 0 {
 		t.Errorf("%v allocations to receive a train", got)
 	}
@@ -117,8 +117,8 @@ func FuzzTrain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, segment int) {
 		r.now = d.now()
 		r.in[0].n, r.in[0].segment = copy(r.in[0].buf, data), segment
-		r.train(&r.in[0])
-		r.flush()
+		r.n = 1
+		r.all()
 		for len(d.letters) > 0 {
 			d.read(<-d.letters)
 		}
@@ -160,8 +160,8 @@ func TestGarbageInsideTheTunnelIsDropped(t *testing.T) {
 			r.in[0].n, r.in[0].segment = copy(r.in[0].buf, msg), len(msg)
 			r.in[0].from = netip.MustParseAddrPort("192.0.2.2:51820")
 			r.now = d.now()
-			r.train(&r.in[0])
-			r.flush()
+			r.n = 1
+			r.all()
 		}
 	}
 	if got := d.counters.misrouted.Load(); got != n {

@@ -17,19 +17,20 @@ const (
 	inboxes   = 8        // datagrams, or trains of them, of one read
 	inboxSize = 64 << 10 // bytes of each
 
-	maxOpening   = 4 * cipher.Lanes      // messages that are decrypted before any is passed on
+	enough       = 2 * cipher.Lanes      // messages that are worth decrypting before more are looked at
 	receivePause = 10 * time.Millisecond // after an error
 )
 
-// receiver decrypts what one socket brings. It belongs to one goroutine. It allocates
-// nothing per packet.
+// receiver decrypts what one socket brings, one batch after the other. It belongs to one
+// goroutine at a time. It allocates nothing per packet.
 type receiver struct {
-	device  *Device
-	in      []incoming
-	opening opening
-	merger  offload.Merger
-	now     moment
-	run     run
+	device *Device
+	in     []incoming
+	n      int // of in, as received
+	batch  batch
+	merger offload.Merger
+	now    moment
+	run    run
 }
 
 // run is a row of messages of one session: what is noted once for all of them.
@@ -56,8 +57,10 @@ func newReceiver(d *Device) *receiver {
 
 // receiveLoop carries packets from a socket to the TUN until the socket is closed.
 func (d *Device) receiveLoop(from socket) {
-	r := newReceiver(d)
-	for {
+	c := newCrew(d.hands, func() *receiver { return newReceiver(d) }, (*receiver).decrypt, (*receiver).flush)
+	defer c.close()
+	r := c.fresh()
+	for full := 0; ; {
 		n, err := from.receive(r.in)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 			return
@@ -71,18 +74,55 @@ func (d *Device) receiveLoop(from socket) {
 			}
 			continue
 		}
-		r.now = d.now()
-		size := 0
-		for i := range r.in[:n] {
-			r.train(&r.in[i])
-			size += r.in[i].n
-		}
-		r.flush()
+		r.n, r.now = n, d.now()
+		size := r.size()
 		d.noteLoad(size)
+		// One large batch is a burst. The next one means that the other end of the queue is
+		// faster than this one.
+		if full++; size < flushAt {
+			full = 0
+		}
+		if full > 1 {
+			r = c.pass(r)
+			d.counters.handed.Add(1)
+			continue
+		}
+		c.settle()
+		r.all()
 	}
 }
 
-// flush passes on everything that was received.
+// size returns the bytes that were received.
+func (r *receiver) size() (n int) {
+	for i := range r.in[:r.n] {
+		n += r.in[i].n
+	}
+	return n
+}
+
+// all reads everything that was received and passes it on, part by part, so that it is still
+// in the cache.
+func (r *receiver) all() {
+	for i := range r.in[:r.n] {
+		r.train(&r.in[i])
+		if len(r.batch.messages) >= enough {
+			r.batch.decrypt()
+			r.deliver()
+		}
+	}
+	r.batch.decrypt()
+	r.flush()
+}
+
+// decrypt reads and decrypts everything that was received. What comes of it is flush's.
+func (r *receiver) decrypt() {
+	for i := range r.in[:r.n] {
+		r.train(&r.in[i])
+	}
+	r.batch.decrypt()
+}
+
+// flush passes everything on that was decrypted.
 func (r *receiver) flush() {
 	r.deliver()
 	r.endRun()
@@ -124,38 +164,34 @@ func (r *receiver) transport(msg []byte, m *incoming) {
 		d.counters.undecoded.Add(1)
 		return
 	}
-	if r.opening.n == maxOpening {
-		r.deliver()
-	}
-	r.opening.add(s, msg, m)
+	r.batch.add(message{raw: msg, session: s, in: m})
 }
 
 // session finds the session a message is for.
 func (r *receiver) session(index uint32) *session {
-	if n := r.opening.n; n > 0 {
-		if s := r.opening.messages[n-1].session; s.local == index {
+	if n := len(r.batch.messages); n > 0 {
+		if s := r.batch.messages[n-1].session; s.local == index {
 			return s
 		}
 	}
 	return r.device.indices.lookup(index).session
 }
 
-// deliver decrypts what was taken and passes it on in the order in which it came.
+// deliver passes on what was decrypted in the order in which it came.
 func (r *receiver) deliver() {
-	r.opening.decrypt()
-	for i := range r.opening.messages[:r.opening.n] {
-		m := &r.opening.messages[i]
+	for i := range r.batch.messages {
+		m := &r.batch.messages[i]
 		if !m.authentic {
 			r.device.counters.undecoded.Add(1)
 			continue
 		}
 		r.opened(m)
 	}
-	r.opening.n = 0
+	r.batch.clear()
 }
 
 // opened handles one decrypted message.
-func (r *receiver) opened(m *sealed) {
+func (r *receiver) opened(m *message) {
 	d, s := r.device, m.session
 	if !s.fresh(binary.LittleEndian.Uint64(m.raw[8:])) {
 		d.counters.replayed.Add(1)

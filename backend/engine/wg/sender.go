@@ -27,43 +27,10 @@ const (
 type sender struct {
 	device *Device
 	split  offload.Split
-	buf    []byte // one packet as read
 	arena  []byte // messages, one behind the other
-	row    row    // those of them that are not encrypted yet
+	batch  batch  // the same, not encrypted yet
 	out    []outgoing
-}
-
-// row is messages of one session and one length, to be encrypted side by side.
-type row struct {
-	session  *session
-	messages [cipher.Lanes][]byte
-	n        int
-}
-
-// add appends a message of s that is still to be encrypted. What does not fit into the row
-// ends it; but a shorter message, as the last one of a super-packet is, goes by itself.
-func (r *row) add(s *session, msg []byte) {
-	switch {
-	case r.n == 0:
-	case r.n == cipher.Lanes, r.session != s, len(msg) > len(r.messages[0]):
-		r.encrypt()
-	case len(msg) < len(r.messages[0]):
-		alone := row{session: s, n: 1}
-		alone.messages[0] = msg
-		alone.encrypt()
-		return
-	}
-	r.session = s
-	r.messages[r.n] = msg
-	r.n++
-}
-
-// encrypt ends the row.
-func (r *row) encrypt() {
-	if r.n > 0 {
-		r.session.send.Seal(r.messages[:r.n])
-		r.n = 0
-	}
+	before func() // waits until every earlier batch has been sent; nil: there are none
 }
 
 func newSender(d *Device) *sender {
@@ -76,13 +43,30 @@ func newSender(d *Device) *sender {
 
 // sendLoop carries packets from the TUN to the peers until the TUN is closed.
 func (d *Device) sendLoop() error {
-	s := newSender(d)
-	s.buf = make([]byte, offload.HeaderSize+maxPacket)
+	var c *crew[*sender]
+	c = newCrew(d.hands, func() *sender {
+		s := newSender(d)
+		s.before = c.settle
+		return s
+	}, (*sender).encrypt, (*sender).finish)
+	defer c.close()
+	s := c.fresh()
+	buf := make([]byte, offload.HeaderSize+maxPacket)
 	for {
-		n, err := d.tunnel.read(s.buf)
-		for err == nil && n > 0 {
-			s.packet(s.buf[:n])
-			n, err = d.tunnel.tryRead(s.buf)
+		n, err := d.tunnel.read(buf)
+		for full := 0; err == nil && n > 0; {
+			s.packet(buf[:n])
+			if len(s.arena) >= flushAt {
+				// One such batch is a burst. The next one means that the other end of the
+				// queue is faster than this one.
+				if full++; full == 1 {
+					s.flush()
+				} else {
+					s = c.pass(s)
+					d.counters.handed.Add(1)
+				}
+			}
+			n, err = d.tunnel.tryRead(buf)
 		}
 		s.flush()
 		if errors.Is(err, os.ErrClosed) {
@@ -154,9 +138,6 @@ func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 	if with.aged(now) {
 		p.ask(now)
 	}
-	if len(s.arena) >= flushAt {
-		s.flush()
-	}
 }
 
 // frame puts one packet into the arena as a message that is still to be encrypted.
@@ -170,7 +151,7 @@ func (s *sender) frame(with *session, counter uint64, seg []byte, mtu int) []byt
 	msg := s.arena[from:]
 	body := cipher.Body(msg)
 	clear(body[copy(body, seg):])
-	s.row.add(with, msg)
+	s.batch.add(message{raw: msg, session: with})
 	return msg
 }
 
@@ -189,7 +170,7 @@ func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 		return
 	}
 	if len(s.out) == maxBatch {
-		s.send()
+		s.hurry()
 	}
 	s.out = s.out[:len(s.out)+1]
 	t := &s.out[len(s.out)-1]
@@ -217,16 +198,36 @@ func (t *outgoing) take(msg []byte, ecn uint8) bool {
 	return true
 }
 
-// flush sends the batch and empties the arena.
+// flush sends the batch after all earlier ones, and empties it.
 func (s *sender) flush() {
+	s.hurry()
+	s.finish()
+}
+
+// hurry sends what there is of the batch after all earlier ones.
+func (s *sender) hurry() {
+	if s.before != nil {
+		s.before()
+	}
+	s.encrypt()
+	s.send()
+}
+
+// encrypt encrypts what is not encrypted yet.
+func (s *sender) encrypt() {
+	s.batch.encrypt()
+	s.batch.clear()
+}
+
+// finish sends an encrypted batch and empties it.
+func (s *sender) finish() {
 	s.send()
 	s.device.noteLoad(len(s.arena))
 	s.arena = s.arena[:0]
 }
 
-// send encrypts and sends the trains there are. What they point to stays in the arena.
+// send sends the trains there are. What they point to stays in the arena.
 func (s *sender) send() {
-	s.row.encrypt()
 	if len(s.out) == 0 {
 		return
 	}
