@@ -5,19 +5,20 @@
 #
 # BASE and GOLANG may be any Debian 12 and anything that has Go in /usr/local/go; where no
 # registry can be reached make them from a debootstrap and the Go on the machine, as
-# deploy/image/build.sh does. The build needs no privilege (buildah, rootless BuildKit).
+# deploy/image/build.sh does. The build needs no privilege (buildah, rootless BuildKit), and
+# no emulation: every stage runs on the builder's own architecture, Go compiles for the
+# target's, and the firewall programs are Debian's for the target.
 ARG BASE=docker.io/library/debian:bookworm-slim
 ARG GOLANG=docker.io/library/golang:1.26-bookworm
 
-FROM ${GOLANG} AS golang
+FROM --platform=${BUILDPLATFORM} ${GOLANG} AS golang
 
-FROM ${BASE} AS firewall
-RUN command -v nft iptables >/dev/null && [ -e /etc/protocols ] && [ -s /etc/ssl/certs/ca-certificates.crt ] || \
-    { apt-get update && apt-get install -y --no-install-recommends iptables nftables netbase ca-certificates; }
-COPY deploy/image/collect.sh /
-RUN sh /collect.sh /image
+FROM --platform=${BUILDPLATFORM} ${BASE} AS firewall
+ARG TARGETARCH
+COPY deploy/image/install.sh deploy/image/collect.sh /
+RUN sh /install.sh ${TARGETARCH} && sh /collect.sh /image ${TARGETARCH}
 
-FROM ${BASE} AS build
+FROM --platform=${BUILDPLATFORM} ${BASE} AS build
 COPY --from=golang /usr/local/go /usr/local/go
 COPY --from=firewall /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 ARG TARGETARCH VERSION=dev GOPROXY SOURCE_DATE_EPOCH=0

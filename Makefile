@@ -76,10 +76,10 @@ test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's
 	GO=$(GO) test/kernel/run.sh
 
 .PHONY: image image-test
-image: ## the container image, by buildah
-	VERSION=$(VERSION) deploy/image/build.sh
-image-test: packages container-packages build ## the image, run as nodes: needs buildah, debootstrap and runc
-	$(ROOT) $(GO) test -tags image -timeout 20m -count=1 -v ./test/image/
+image: ## the container image, by buildah; ARCH=arm64 for another machine's
+	VERSION=$(VERSION) ARCH=$(ARCH) deploy/image/build.sh
+image-test: packages container-packages build ## the image, run as nodes, and the one for arm64 under QEMU
+	$(ROOT) $(GO) test -tags image -timeout 30m -count=1 -v ./test/image/
 
 .PHONY: container-packages
 container-packages:

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/loden-net/loden/config"
@@ -18,11 +17,8 @@ import (
 // add attaches a container: a note first, so that whatever happens next can be undone,
 // then the delegate. When the delegate fails the runtime owes a DEL, and the note waits for
 // it; an ADD that fails because the attachment exists leaves that one as it is.
-func add(args *skel.CmdArgs) error {
-	conf, err := parseConf(args.StdinData)
-	if err != nil {
-		return err
-	}
+func add(c call) error {
+	conf := c.Conf
 	env, err := loadEnv(conf.SubnetFile)
 	if err != nil {
 		return err
@@ -34,17 +30,17 @@ func add(args *skel.CmdArgs) error {
 	if err := checkBridge(d, env); err != nil {
 		return err
 	}
-	notes, who := open(conf.DataDir, conf.Name), attachmentOf(args)
+	notes, who := open(conf.DataDir, conf.Name), c.attachment()
 	before, err := notes.read(who)
 	again := err == nil
-	if err := notes.write(who, note{Plugin: d.Plugin, NetNS: args.Netns, Config: d.Config}); err != nil {
+	if err := notes.write(who, note{Plugin: d.Plugin, NetNS: c.NetNS, Config: d.Config}); err != nil {
 		return err
 	}
-	call := invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}
+	next := invocation{Plugin: d.Plugin, Path: c.Path, Config: d.Config}
 	if !again {
-		return call.become()
+		return next.become()
 	}
-	result, err := call.run()
+	result, err := next.run()
 	if err != nil {
 		return errors.Join(err, notes.write(who, before))
 	}
@@ -56,12 +52,9 @@ func add(args *skel.CmdArgs) error {
 // that the runtime's retry finds it. Without a note there was no ADD of ours, or it is lost,
 // or another plugin (flannel's) made the attachment: then the delegate is asked with what
 // it would be given today, which frees the addresses in each of these cases.
-func del(args *skel.CmdArgs) error {
-	conf, err := parseConf(args.StdinData)
-	if err != nil {
-		return err
-	}
-	notes, who := open(conf.DataDir, conf.Name), attachmentOf(args)
+func del(c call) error {
+	conf := c.Conf
+	notes, who := open(conf.DataDir, conf.Name), c.attachment()
 	what, err := notes.read(who)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -74,11 +67,11 @@ func del(args *skel.CmdArgs) error {
 		}
 		what = note{Plugin: d.Plugin, Config: d.Config}
 	}
-	call, err := withPrevious(what.Config, conf)
+	with, err := withPrevious(what.Config, conf)
 	if err != nil {
 		return err
 	}
-	if _, err := (invocation{Plugin: what.Plugin, Path: args.Path, Config: call}).run(); err != nil {
+	if _, err := (invocation{Plugin: what.Plugin, Path: c.Path, Config: with}).run(); err != nil {
 		return err
 	}
 	return notes.remove(who)
@@ -86,12 +79,9 @@ func del(args *skel.CmdArgs) error {
 
 // check asks the delegate whether the attachment is as it was made, and compares its
 // addresses with the subnet that the node holds now.
-func check(args *skel.CmdArgs) error {
-	conf, err := parseConf(args.StdinData)
-	if err != nil {
-		return err
-	}
-	who := attachmentOf(args)
+func check(c call) error {
+	conf := c.Conf
+	who := c.attachment()
 	what, err := open(conf.DataDir, conf.Name).read(who)
 	if errors.Is(err, fs.ErrNotExist) {
 		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("container %s has no interface %s on network %s", who.ContainerID, who.IfName, conf.Name), "")
@@ -99,11 +89,11 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	call, err := withPrevious(what.Config, conf)
+	with, err := withPrevious(what.Config, conf)
 	if err != nil {
 		return err
 	}
-	if _, err := (invocation{Plugin: what.Plugin, Path: args.Path, Config: call}).run(); err != nil {
+	if _, err := (invocation{Plugin: what.Plugin, Path: c.Path, Config: with}).run(); err != nil {
 		return err
 	}
 	env, err := loadEnv(conf.SubnetFile)
@@ -192,7 +182,7 @@ func withPrevious(delegated json.RawMessage, conf netConf) ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// attachmentOf names the attachment that a call is about.
-func attachmentOf(args *skel.CmdArgs) attachment {
-	return attachment{ContainerID: args.ContainerID, IfName: args.IfName}
+// attachment names what a call is about.
+func (c call) attachment() attachment {
+	return attachment{ContainerID: c.ContainerID, IfName: c.IfName}
 }

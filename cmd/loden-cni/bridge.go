@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
@@ -31,8 +32,8 @@ func checkBridge(d delegation, env config.Env) error {
 	if err != nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 	}
-	link, err := net.InterfaceByName(name)
-	if err != nil {
+	link, ok := interfaceByName(name)
+	if !ok {
 		return nil // not made yet
 	}
 	held, err := link.Addrs()
@@ -46,6 +47,24 @@ func checkBridge(d delegation, env config.Env) error {
 			fmt.Sprintf("drain the node (or delete its pods), run 'ip link delete %s', and pods get addresses of the new subnet", name))
 	}
 	return nil
+}
+
+// interfaceByName finds an interface by asking for it, where package net lists all: two
+// kilobytes for each pod on the node.
+func interfaceByName(name string) (net.Interface, bool) {
+	ask, err := unix.NewIfreq(name)
+	if err != nil {
+		return net.Interface{}, false
+	}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return net.Interface{}, false
+	}
+	defer unix.Close(s)
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ask); err != nil {
+		return net.Interface{}, false
+	}
+	return net.Interface{Name: name, Index: int(ask.Uint32())}, true
 }
 
 // stranger returns an address that shows the bridge to be another subnet's: a global one

@@ -46,6 +46,9 @@ func parseConf(data []byte) (netConf, error) {
 	if err := json.Unmarshal(data, &conf); err != nil {
 		return netConf{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read configuration: %v", err), "")
 	}
+	if !isName(conf.Name) {
+		return netConf{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%q is no name of a network", conf.Name), "")
+	}
 	for _, key := range []string{"name", "ipam"} {
 		if _, ok := conf.Delegate[key]; ok {
 			return netConf{}, types.NewError(types.ErrInvalidNetworkConfig,

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 )
 
@@ -22,17 +21,14 @@ const defaultLeaseDir = "/var/lib/cni/networks"
 // own files (an address whose note was lost, or that flannel's plugin took), because
 // host-local has no GC of its own (containernetworking/plugins issue 1047). At last the
 // delegate is asked. Every step is tried; the errors come together.
-func gc(args *skel.CmdArgs) error {
-	conf, err := parseConf(args.StdinData)
-	if err != nil {
-		return err
-	}
-	errs := []error{collectNotes(conf, args.Path)}
+func gc(c call) error {
+	conf := c.Conf
+	errs := []error{collectNotes(conf, c.Path)}
 	d, err := today(conf)
 	if err != nil {
 		return together(append(errs, err))
 	}
-	return together(append(errs, collectAddresses(conf, d, args.Path), delegateGC(conf, d, args.Path)))
+	return together(append(errs, collectAddresses(conf, d, c.Path), delegateGC(conf, d, c.Path)))
 }
 
 // together makes one answer of all that went wrong; the CNI library would send the first.
@@ -142,10 +138,10 @@ func detach(what note, who attachment, path string) error {
 	if ifname == "" {
 		ifname = "eth0"
 	}
-	call := invocation{Plugin: what.Plugin, Path: path, Config: what.Config, Env: []string{
+	next := invocation{Plugin: what.Plugin, Path: path, Config: what.Config, Env: []string{
 		"CNI_COMMAND=DEL", "CNI_CONTAINERID=" + who.ContainerID, "CNI_NETNS=" + netns, "CNI_IFNAME=" + ifname,
 	}}
-	if _, err := call.run(); err != nil {
+	if _, err := next.run(); err != nil {
 		return fmt.Errorf("collect %s: %w", who.ContainerID, err)
 	}
 	return nil
@@ -160,10 +156,10 @@ func delegateGC(conf netConf, d delegation, path string) error {
 	if err := out.fill(map[string]any{"cni.dev/valid-attachments": conf.Valid}, nil); err != nil {
 		return err
 	}
-	call, err := json.Marshal(out)
+	with, err := json.Marshal(out)
 	if err != nil {
 		return err
 	}
-	_, err = invocation{Plugin: d.Plugin, Path: path, Config: call}.run()
+	_, err = invocation{Plugin: d.Plugin, Path: path, Config: with}.run()
 	return err
 }

@@ -7,38 +7,61 @@
 //	runtime ── conf ──> loden-cni ── conf of the delegate ──> bridge ──> host-local
 //	                     │   └── /var/lib/cni/loden: what was delegated, per attachment
 //	                     └ subnet.env, written last by the daemon
+//
+// Go is not to ask which processors the node's cgroups allow: a plugin does one thing after
+// another, and to find out it reads /proc/self/mountinfo, which on a node has a line for
+// every mount of every container.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/cni/pkg/types"
 )
 
-// about is printed when the plugin is started by hand.
-const about = "loden-cni: pods on a Loden node; a container runtime starts it, see docs/cni.md"
-
 func main() {
-	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    add,
-		Del:    del,
-		Check:  check,
-		GC:     gc,
-		Status: status,
-	}, versions(), about)
+	if os.Getenv("CNI_COMMAND") == "" {
+		fmt.Fprintf(os.Stderr, "loden-cni: pods on a Loden node; a container runtime starts it, see docs/cni.md\nCNI versions: %v\n", versions())
+		return
+	}
+	err := answer(os.Getenv, os.Stdin, os.Stdout)
 	if err == nil {
 		return
 	}
-	if printErr := err.Print(); printErr != nil {
-		fmt.Fprintln(os.Stderr, "loden-cni: print error:", printErr)
+	said, ok := errors.AsType[*types.Error](err)
+	if !ok {
+		said = types.NewError(types.ErrInternal, err.Error(), "")
+	}
+	if err := said.Print(); err != nil {
+		fmt.Fprintln(os.Stderr, "loden-cni: print error:", err)
 	}
 	os.Exit(1)
 }
 
-// versions lists the CNI versions the plugin speaks. Results of 0.2.0 and older have one
-// address per family only and no interfaces, so they end at 0.3.1.
-func versions() version.PluginInfo {
-	return version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+// answer does what the runtime asks for.
+func answer(getenv func(string) string, stdin io.Reader, stdout io.Writer) error {
+	if getenv("CNI_COMMAND") == "VERSION" {
+		return printVersions(stdout)
+	}
+	c, err := parseCall(getenv, stdin)
+	if err != nil {
+		return err
+	}
+	switch c.Command {
+	case "ADD":
+		return add(c)
+	case "DEL":
+		return del(c)
+	case "CHECK":
+		return check(c)
+	case "GC":
+		return gc(c)
+	}
+	return status(c)
 }

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -43,10 +44,7 @@ func (i invocation) run() ([]byte, error) {
 	if err := fill(streams[0], i.Config); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(file)
-	cmd.Env = append(os.Environ(), i.Env...) // of two equal names the last one counts
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	ended := cmd.Run()
+	ended := start(file, i.environ(), streams)
 	stdout, outErr := said(streams[1])
 	stderr, errErr := said(streams[2])
 	if err := errors.Join(outErr, errErr); err != nil {
@@ -56,6 +54,50 @@ func (i invocation) run() ([]byte, error) {
 		return nil, i.refusal(ended, stdout, string(stderr))
 	}
 	return stdout, nil
+}
+
+// start starts a program with three streams and waits for its end. Package os/exec does the
+// same, and before its first process it starts one more to try what the kernel can do.
+func start(file string, env []string, streams [3]*os.File) error {
+	attr := syscall.ProcAttr{Env: env}
+	for _, s := range streams {
+		attr.Files = append(attr.Files, s.Fd())
+	}
+	pid, err := syscall.ForkExec(file, []string{file}, &attr)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	var ended syscall.WaitStatus
+	for err = syscall.EINTR; err == syscall.EINTR; {
+		_, err = syscall.Wait4(pid, &ended, 0, nil)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("wait: %w", err)
+	case ended.Signaled():
+		return fmt.Errorf("ended by signal: %v", ended.Signal())
+	case ended.ExitStatus() != 0:
+		return fmt.Errorf("exit status %d", ended.ExitStatus())
+	}
+	return nil
+}
+
+// environ returns the plugin's environment: this process's, but for what i.Env has. And Go
+// is told that one processor will do, unless the operator says otherwise: plugins do one
+// thing after another, and the threads and the memory of each further processor are a tenth
+// of a bridge's and a host-local's time (docs/cni.md, "Cost").
+func (i invocation) environ() []string {
+	env := slices.Clone(i.Env)
+	if os.Getenv("GOMAXPROCS") == "" {
+		env = append(env, "GOMAXPROCS=1")
+	}
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if !slices.ContainsFunc(env, func(other string) bool { return strings.HasPrefix(other, name+"=") }) {
+			env = append(env, v)
+		}
+	}
+	return env
 }
 
 // memory returns a file in memory. A plugin that reads and writes such files needs nobody
@@ -106,7 +148,7 @@ func (i invocation) become() error {
 	if err := unix.Dup3(int(stdin.Fd()), 0, 0); err != nil {
 		return fmt.Errorf("set standard input of %s: %w", i.Plugin, err)
 	}
-	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, append(os.Environ(), i.Env...)))
+	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, i.environ()))
 }
 
 // find returns the plugin's file.

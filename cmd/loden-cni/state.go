@@ -35,7 +35,7 @@ func open(dataDir, network string) notebook {
 	return notebook{dir: filepath.Join(dataDir, network)}
 }
 
-// path of a note. A container ID has no "@" in it (the CNI library checks that, and that
+// path of a note. A container ID has no "@" in it (parseCall checks that, and that
 // neither part is a path), so the name can be taken apart again.
 func (n notebook) path(a attachment) string {
 	return filepath.Join(n.dir, a.ContainerID+"@"+a.IfName)

@@ -5,7 +5,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 )
 
@@ -16,11 +15,8 @@ const askTimeout = time.Second
 // status says whether an ADD would work now. The daemon's word counts when it answers;
 // when it is away (an upgrade, a crash) what it left behind does: subnet.env, which it
 // writes last, and its interface. So a restart of the daemon makes no node NotReady.
-func status(args *skel.CmdArgs) error {
-	conf, err := parseConf(args.StdinData)
-	if err != nil {
-		return err
-	}
+func status(c call) error {
+	conf := c.Conf
 	d, envErr := today(conf)
 	ready, reason, askErr := ask(conf.Socket, askTimeout)
 	switch {
@@ -35,7 +31,7 @@ func status(args *skel.CmdArgs) error {
 			return notReady(true, fmt.Sprintf("%v; and the daemon does not answer: %v", err, askErr))
 		}
 	}
-	_, err = invocation{Plugin: d.Plugin, Path: args.Path, Config: d.Config}.run()
+	_, err := invocation{Plugin: d.Plugin, Path: c.Path, Config: d.Config}.run()
 	return err
 }
 

@@ -1,9 +1,14 @@
 #!/bin/sh
-# collect.sh DIR: copy iptables (both variants), ip6tables and nft with all they load from
-# this Debian system into DIR, ready to be the root of an image. It runs in the image's
-# build. DIR/usr/share/loden/packages lists the Debian packages that the files came from.
+# collect.sh DIR ARCH: copy iptables (both variants), ip6tables and nft of one architecture
+# (install.sh brought them) with all they load from this Debian system into DIR, ready to be
+# the root of an image. It runs in the image's build. DIR/usr/share/loden/packages lists the
+# Debian packages that the files came from.
 set -eu
 dir=$1
+case $2 in
+amd64) triplet=x86_64-linux-gnu ;;
+arm64) triplet=aarch64-linux-gnu ;;
+esac
 mkdir -p "$dir/usr/sbin" "$dir/usr/bin" "$dir/usr/lib" "$dir/usr/lib64" "$dir/usr/share/loden" "$dir/etc/ssl/certs" \
 	"$dir/run" "$dir/tmp" "$dir/var/lib" "$dir/proc" "$dir/sys" "$dir/dev"
 ln -sfn usr/bin "$dir/bin"
@@ -25,18 +30,30 @@ place() {
 	[ "$name" = "$real" ] || ln -sf "$real" "$dir$name"
 }
 
-# copy FILE...: with its directories and, for a program or library, the libraries it loads
+# needs FILE: the loader and the libraries that a program or library names. (ldd would run
+# it, which only its own architecture can.)
+needs() {
+	readelf -ld "$1" 2>/dev/null | sed -n "
+		s/.*program interpreter: \(.*\)]/\1/p
+		s,.*(NEEDED).*\[\(ld-.*\)],/usr/lib/$triplet/\1,p
+		s,.*(NEEDED).*\[\(lib.*\)],/usr/lib/$triplet/\1,p"
+}
+
+# copy FILE...: with their directories and, for programs and libraries, what they load
 copy() {
 	for file in "$@"; do
+		known=$dir$(readlink -f "$file")
+		[ -e "$known" ] && known=yes
 		place "$file"
-		for lib in $(ldd "$file" 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*'); do
-			place "$lib"
-		done
+		if [ "$known" != yes ]; then
+			# shellcheck disable=SC2046
+			copy $(needs "$file")
+		fi
 	done
 }
 
 copy /usr/sbin/xtables-nft-multi /usr/sbin/xtables-legacy-multi /usr/sbin/nft /etc/protocols
-copy /usr/lib/*/xtables/*.so
+copy "/usr/lib/$triplet/xtables"/*.so
 for family in iptables ip6tables; do
 	for verb in '' -save -restore; do
 		ln -sf xtables-nft-multi "$dir/usr/sbin/$family-nft$verb"

@@ -4,9 +4,12 @@
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 missing=
-for program in containerd runc buildah debootstrap busybox; do
+for program in containerd runc buildah debootstrap busybox qemu-aarch64-static; do
 	command -v $program >/dev/null && continue
-	[ $program != busybox ] || program=busybox-static
+	case $program in
+	busybox) program=busybox-static ;;
+	qemu-aarch64-static) program=qemu-user-static ;;
+	esac
 	missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

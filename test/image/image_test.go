@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,15 +21,22 @@ import (
 	"github.com/loden-net/loden/network/sandbox/sandboxtest"
 )
 
-// rootEnv names the directory with the image's files, which is made before the sandbox is
-// entered: its build needs the network.
-const rootEnv = "LODEN_TEST_IMAGE_ROOT"
+// rootEnv and arm64Env name the directories with the files of the image for this machine
+// and of the one for arm64, which are made before the sandbox is entered: their build needs
+// the network.
+const (
+	rootEnv  = "LODEN_TEST_IMAGE_ROOT"
+	arm64Env = "LODEN_TEST_IMAGE_ROOT_ARM64"
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(rootEnv) == "" {
-		root, err := build()
+	for env, arch := range map[string]string{rootEnv: runtime.GOARCH, arm64Env: "arm64"} {
+		if os.Getenv(env) != "" {
+			continue
+		}
+		root, err := build(arch)
 		if err == nil {
-			err = os.Setenv(rootEnv, root)
+			err = os.Setenv(env, root)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -38,26 +46,25 @@ func TestMain(m *testing.M) {
 	sandboxtest.Main(m)
 }
 
-const (
-	tag    = "localhost/loden:test"
-	cgroup = "/loden-image-test" // parent of the containers', below each hierarchy
-)
+// cgroup is the parent of the containers', below each hierarchy.
+const cgroup = "/loden-image-test"
 
-// build builds the image as `make image` does and unpacks it.
-func build() (string, error) {
-	root, err := filepath.Abs("../../.cache/image/test")
+// build builds the image for one architecture as `make image` does and unpacks it.
+func build(arch string) (string, error) {
+	root, err := filepath.Abs("../../.cache/image/test-" + arch)
 	if err != nil {
 		return "", err
 	}
-	script := `set -eu
-../../deploy/image/build.sh ` + tag + `
-c=$(buildah from --pull-never ` + tag + `)
+	const script = `set -eu
+tag=localhost/loden:test-$ARCH
+../../deploy/image/build.sh $tag
+c=$(buildah from --pull-never --platform linux/$ARCH $tag)
 trap 'buildah rm "$c" >/dev/null' EXIT
 rm -rf "$1" && mkdir -p "$(dirname "$1")"
 cp -a "$(buildah mount "$c")" "$1"
-buildah inspect --type image ` + tag + ` >"$1.json"`
+buildah inspect --type image $tag >"$1.json"`
 	cmd := exec.Command("sh", "-c", script, "sh", root)
-	cmd.Env = append(os.Environ(), "LODEN_OFFLINE=1", "STORAGE_DRIVER=overlay")
+	cmd.Env = append(os.Environ(), "LODEN_OFFLINE=1", "STORAGE_DRIVER=overlay", "ARCH="+arch)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return root, cmd.Run()
 }

@@ -1,13 +1,20 @@
 // Command cni measures what loden-cni costs: ADD and DEL beside the bare reference chain
 // (bridge with host-local) given the very configuration that loden-cni hands on, in turns
-// in one run, in a sandbox of its own. It owns the measurement and its report; it knows
+// in one run, in a sandbox of its own. A third contender is the bare chain told, as
+// loden-cni tells its delegate, that one processor will do: beside that one stands what
+// loden-cni's own process costs. It owns the measurement and its report; it knows
 // loden-cni only as a program.
+//
+// The namespaces are made before and removed after it all, and every call waits until the
+// kernel has done what the one before left to it (both take tens of milliseconds, under the
+// locks that the next call needs): what is timed is one call on an idle node.
 //
 //	go run ./test/bench/cni -bin bin -plugins bin/cni -n 100 -limit 1.1
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,12 +22,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/loden-net/loden/network/sandbox"
 )
 
 const network = "lodenbench"
+
+// settle is longer than what a call leaves to the kernel took (an RCU grace period, a
+// neighbour's and a device's end: 10 to 40 ms).
+const settle = 60 * time.Millisecond
 
 // conf is the plugin's configuration in a dual-stack cluster, as the conflist has it.
 const conf = `{"cniVersion":"1.0.0","name":"` + network + `","type":"loden-cni","delegate":{"hairpinMode":true,"isDefaultGateway":true}}`
@@ -53,6 +66,7 @@ func main() {
 type contender struct {
 	name, program string
 	conf          []byte
+	env           []string // what it has beside the runtime's variables
 	add, del      []time.Duration
 }
 
@@ -77,20 +91,61 @@ func measure(bin, plugins string, n int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	bare := &contender{name: "bridge", program: filepath.Join(plugins, "bridge"), conf: delegated}
+	bridge := filepath.Join(plugins, "bridge")
+	bare := &contender{name: "bridge", program: bridge, conf: delegated}
+	single := &contender{name: "bridge, 1 processor", program: bridge, conf: delegated, env: []string{"GOMAXPROCS=1"}}
+	before, err := stolen()
+	if err != nil {
+		return 0, err
+	}
+	if err := takeTurns([]*contender{loden, bare, single}, plugins, n); err != nil {
+		return 0, err
+	}
+	after, err := stolen()
+	if err != nil {
+		return 0, err
+	}
+	fmt.Printf("%d attachments by each; %s stolen by other machines meanwhile\n", n, after-before)
+	report(loden, single)
+	return report(loden, bare), nil
+}
+
+// takeTurns attaches and detaches n containers by each contender. Every round starts with
+// another one, and the first rounds, which read the programs from the disk, do not count.
+func takeTurns(all []*contender, plugins string, n int) error {
 	const warmUp = 3
+	id := func(c int, i int) string { return fmt.Sprintf("c%d-%d", c, i) }
 	for i := range n + warmUp {
-		turn := []*contender{loden, bare}
-		if i%2 == 1 {
-			slices.Reverse(turn)
-		}
-		for _, c := range turn {
-			if err := c.once(fmt.Sprintf("%s%d", c.name, i), plugins, i >= warmUp); err != nil {
-				return 0, err
+		for c := range all {
+			if err := run("ip", "netns", "add", id(c, i)); err != nil {
+				return err
 			}
 		}
 	}
-	return report(loden, bare), nil
+	for i := range n + warmUp {
+		for k := range all {
+			c := (i + k) % len(all)
+			if err := all[c].once(id(c, i), plugins, i >= warmUp); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stolen returns how long the machine's processors have waited for a host's, since boot.
+func stolen() (time.Duration, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	const field, tick = 8, 10 * time.Millisecond // proc_stat(5): "cpu", then user nice system idle iowait irq softirq steal, in USER_HZ
+	words := strings.Fields(string(data))
+	if len(words) <= field {
+		return 0, fmt.Errorf("read /proc/stat: %d words", len(words))
+	}
+	ticks, err := strconv.Atoi(words[field])
+	return time.Duration(ticks) * tick, err
 }
 
 // delegatedConf attaches one container and returns what loden-cni gave to bridge for it.
@@ -115,29 +170,26 @@ func delegatedConf(c *contender, plugins string) ([]byte, error) {
 	return note.Config, nil // the container stays, so that the bridge does
 }
 
-// once attaches and detaches one container in a fresh namespace.
+// once attaches and detaches one container.
 func (c *contender) once(id, plugins string, counts bool) error {
-	if err := run("ip", "netns", "add", id); err != nil {
-		return err
-	}
+	time.Sleep(settle)
 	add, err := c.call("ADD", id, plugins)
 	if err != nil {
 		return err
 	}
+	time.Sleep(settle)
 	del, err := c.call("DEL", id, plugins)
-	if err != nil {
-		return err
-	}
-	if counts {
+	if err == nil && counts {
 		c.add, c.del = append(c.add, add), append(c.del, del)
 	}
-	return run("ip", "netns", "del", id)
+	return err
 }
 
 // call starts the plugin as a runtime does and returns how long it took.
 func (c *contender) call(verb, id, plugins string) (time.Duration, error) {
 	cmd := exec.Command(c.program)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS=/run/netns/"+id, "CNI_IFNAME=eth0", "CNI_PATH="+plugins)
+	cmd.Env = append(cmd.Env, c.env...)
 	cmd.Stdin = bytes.NewReader(c.conf)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
@@ -148,17 +200,22 @@ func (c *contender) call(verb, id, plugins string) (time.Duration, error) {
 	return took, nil
 }
 
-// report prints medians, quartiles and their ratios, and returns the greater ratio.
+// report prints quartiles of both and of the ratios of their pairs, and returns the greater
+// median of the ratios.
 func report(loden, bare *contender) float64 {
-	fmt.Printf("%-4s  %-26s  %-26s  %s\n", "", loden.name+" (25/50/75 %)", bare.name+" (25/50/75 %)", "ratio of medians")
+	fmt.Printf("%-4s  %-22s  %-22s  %s\n", "", loden.name, bare.name, "ratio of a pair (25/50/75 %)")
 	worst := 0.0
 	for _, row := range []struct {
 		verb       string
 		ours, bare []time.Duration
 	}{{"ADD", loden.add, bare.add}, {"DEL", loden.del, bare.del}} {
-		ratio := float64(quantile(row.ours, 50)) / float64(quantile(row.bare, 50))
-		worst = max(worst, ratio)
-		fmt.Printf("%-4s  %-26s  %-26s  %.2f\n", row.verb, quartiles(row.ours), quartiles(row.bare), ratio)
+		var ratios []float64
+		for i := range row.ours {
+			ratios = append(ratios, float64(row.ours[i])/float64(row.bare[i]))
+		}
+		worst = max(worst, quantile(ratios, 50))
+		fmt.Printf("%-4s  %-22s  %-22s  %.2f / %.2f / %.2f; of the medians %.2f\n", row.verb, quartiles(row.ours), quartiles(row.bare),
+			quantile(ratios, 25), quantile(ratios, 50), quantile(ratios, 75), float64(quantile(row.ours, 50))/float64(quantile(row.bare, 50)))
 	}
 	return worst
 }
@@ -169,7 +226,7 @@ func quartiles(d []time.Duration) string {
 }
 
 // quantile returns the p-th percentile.
-func quantile(d []time.Duration, p int) time.Duration {
+func quantile[T cmp.Ordered](d []T, p int) T {
 	sorted := slices.Sorted(slices.Values(d))
 	return sorted[(len(sorted)-1)*p/100]
 }
