@@ -39,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: pod pause|serve|get|stream ...")
+		return errors.New("usage: pod pause|serve|get|stream")
 	}
 	switch verb, rest := args[0], args[1:]; {
 	case verb == "pause":
