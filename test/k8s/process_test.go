@@ -82,6 +82,9 @@ func (p *process) tail(size int) string {
 	if err != nil {
 		return err.Error()
 	}
-	data = data[max(0, len(data)-size):]
-	return string(data[bytes.IndexByte(data, '\n')+1:])
+	if len(data) > size {
+		data = data[len(data)-size:]
+		data = data[bytes.IndexByte(data, '\n')+1:]
+	}
+	return string(data)
 }
