@@ -18,6 +18,10 @@ for dir in kubernetes/base kubernetes/example kubernetes/own-etcd; do
 	"$kube" kustomize $dir >"$tmp/out"
 	refuse 'a privileged container' 'privileged: true'
 	refuse 'an image of no registry' 'image: [^/]*$'
+	if [ "$(grep -c '^kind: ' "$tmp/out")" != "$(grep -cE '^(  namespace: loden-system|kind: Namespace)$' "$tmp/out")" ]; then
+		echo "an object outside the namespace was rendered"
+		exit 1
+	fi
 done
 for values in chart/ci/*.yaml; do
 	echo "chart $values"
