@@ -25,7 +25,7 @@ func TestKubernetes(t *testing.T) {
 		name string
 		run  func(t *testing.T)
 	}{
-		{"nodes become Ready with the DaemonSet", func(t *testing.T) { c.becomesReady(t) }},
+		{"nodes become Ready with the DaemonSet", func(t *testing.T) { c.becomesReady(t, "loden") }},
 		{"pods reach each other across nodes", func(t *testing.T) {
 			pods = c.startPods(t)
 			reachEachOther(t, pods)
@@ -46,7 +46,9 @@ func TestKubernetes(t *testing.T) {
 // manifests returns the directory of what is applied.
 func manifests(name string) string { return repository("test/k8s/manifests/" + name) }
 
-func (c *cluster) becomesReady(t *testing.T) {
+// becomesReady applies one of the manifests and wants both nodes to be Ready by it.
+func (c *cluster) becomesReady(t *testing.T, name string) {
+	t.Helper()
 	c.kubectl(t, "wait", "node", "--all", "--for=condition=Ready=False", "--timeout=60s")
 	var before struct {
 		Items []struct {
@@ -64,7 +66,7 @@ func (c *cluster) becomesReady(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	c.kubectl(t, "apply", "-k", manifests("loden"))
+	c.kubectl(t, "apply", "-k", manifests(name))
 	c.kubectl(t, "wait", "node", "--all", "--for=condition=Ready", "--timeout=120s")
 	t.Logf("Ready %v after the DaemonSet was applied", time.Since(began).Round(100*time.Millisecond))
 	c.kubectl(t, "-n", "loden-system", "rollout", "status", "daemonset/loden", "--timeout=60s")
@@ -76,6 +78,9 @@ func (c *cluster) becomesReady(t *testing.T) {
 func (c *cluster) servesBy(t *testing.T, mode string, pods []pod) {
 	for _, n := range c.nodes {
 		n.serve(t, mode)
+	}
+	for _, n := range c.nodes { // the rules of the other mode work until they go
+		sandboxtest.Until(t, 60*time.Second, "rules of "+mode+" on "+n.name, func() error { return n.runs(mode) })
 	}
 	var service struct {
 		Spec struct{ ClusterIPs []string }
@@ -90,11 +95,6 @@ func (c *cluster) servesBy(t *testing.T, mode string, pods []pod) {
 		}
 		for _, n := range c.nodes {
 			c.answeredByAll(t, ip+" on "+n.name, pods, func() (string, error) { return n.output(image("pod"), "get", "http://"+host(ip)) })
-		}
-	}
-	for _, n := range c.nodes {
-		if err := n.runs(mode); err != nil {
-			t.Error(err)
 		}
 	}
 }
@@ -122,19 +122,19 @@ func (c *cluster) answeredByAll(t *testing.T, what string, pods []pod, ask func(
 	t.Logf("service %s: answers %v", what, from)
 }
 
-// runs reports whether the rules of kube-proxy are where its mode has them, and only there.
+// runs returns an error while the rules of kube-proxy are not where its mode has them, and
+// only there, both families'.
 func (n *node) runs(mode string) error {
-	legacy, err := n.output("iptables-save", "-t", "nat")
-	if err != nil {
-		return err
-	}
-	tables, err := n.output("nft", "list", "tables")
-	if err != nil {
-		return err
-	}
-	iptables, nftables := strings.Contains(legacy, "KUBE-SVC-"), strings.Contains(tables, "kube-proxy")
-	if iptables != (mode == "iptables") || nftables != (mode == "nftables") {
-		return fmt.Errorf("%s in mode %s: rules of iptables %v, of nftables %v", n.name, mode, iptables, nftables)
+	for _, family := range []struct{ iptables, nft string }{{"iptables-save", "ip"}, {"ip6tables-save", "ip6"}} {
+		iptables, err := n.output(family.iptables, "-t", "nat")
+		if err != nil {
+			return err
+		}
+		nftables, _ := n.output("nft", "list", "table", family.nft, "kube-proxy") // an error when there is none
+		byIPTables, byNFTables := strings.Contains(iptables, "KUBE-SVC-"), strings.Contains(nftables, "-default/web/tcp/")
+		if byIPTables != (mode == "iptables") || byNFTables != (mode == "nftables") {
+			return fmt.Errorf("%s: by iptables %v, by nftables %v", family.nft, byIPTables, byNFTables)
+		}
 	}
 	return nil
 }

@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	sandboxtest.Main(m)
 }
 
-// build makes two archives: Loden's image, and the pods', which has our program and busybox
-// for its ping.
+// build makes three archives: Loden's image, etcd's, and the pods', which has our program and
+// busybox for its ping.
 func build() (string, error) {
 	dir, err := filepath.Abs("../../.cache/test/k8s")
 	if err != nil {
@@ -47,11 +47,15 @@ rm -f "$1"/*.tar
 buildah push -q localhost/loden:k8s docker-archive:"$1/loden.tar":localhost/loden:1
 CGO_ENABLED=0 go build -trimpath -o "$1/pod" ./pod
 c=$(buildah from scratch)
-trap 'buildah rm "$c" >/dev/null' EXIT
+e=$(buildah from scratch)
+trap 'buildah rm "$c" "$e" >/dev/null' EXIT
 buildah add -q "$c" "$1/pod" /bin/pod >/dev/null
 buildah add -q "$c" /bin/busybox /bin/ping >/dev/null
 buildah config --entrypoint '["/bin/pod"]' --cmd pause --env PATH=/bin "$c"
-buildah commit -q "$c" docker-archive:"$1/pod.tar":`+podImage+` >/dev/null`, "sh", dir)
+buildah commit -q "$c" docker-archive:"$1/pod.tar":`+podImage+` >/dev/null
+buildah add -q "$e" "$2" /bin/etcd >/dev/null
+buildah config --env PATH=/bin "$e"
+buildah commit -q "$e" docker-archive:"$1/etcd.tar":localhost/loden-test-etcd:1 >/dev/null`, "sh", dir, program("etcd"))
 	cmd.Env = append(os.Environ(), "LODEN_OFFLINE=1", "STORAGE_DRIVER=overlay")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return dir, cmd.Run()
