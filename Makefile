@@ -89,6 +89,27 @@ container-packages:
 e2e-cri: packages container-packages ## two nodes with a containerd each: pods made through CRI
 	$(ROOT) $(GO) test -tags e2e -timeout 15m -count=1 -v ./test/e2e/
 
+.PHONY: k8s-tools
+k8s-tools: $(BIN)/k8s/kubelet $(BIN)/k8s/containerd $(BIN)/k8s/etcd
+
+$(BIN)/k8s/kubelet: test/tools/k8s/go.mod test/tools/k8s/go.sum # the last that is built
+	test/tools/k8s/build.sh $(BIN)/k8s
+	@touch $@
+
+$(BIN)/k8s/containerd: test/tools/containerd/go.mod test/tools/containerd/go.sum
+	test/tools/containerd/build.sh $(BIN)/k8s
+	@touch $@
+
+$(BIN)/k8s/etcd: test/tools/etcd/go.mod test/tools/etcd/go.sum
+	@mkdir -p $(BIN)/k8s
+	cd test/tools/etcd && GOWORK=off $(STATIC) -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+	@touch $@
+
+.PHONY: e2e-k8s
+e2e-k8s: packages k8s-tools ## Kubernetes with two kubelets and our manifests; builds it: long the first time
+	@test/k8s/packages.sh
+	$(ROOT) $(GO) test -tags k8s -timeout 15m -count=1 -v ./test/k8s/
+
 .PHONY: deploy-check
 deploy-check: ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
@@ -127,7 +148,7 @@ $(BIN)/bench/wireguard-go: test/tools/wireguard-go/go.mod test/tools/wireguard-g
 lint: ## gofmt, go vet, staticcheck, shape of the tree
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not gofmt-ed: $$files" >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags 'kernel image e2e' ./backend ./test/...
+	$(GO) vet -tags 'kernel image e2e k8s' ./backend ./test/...
 	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(BIN)/staticcheck ./...
 	$(GO) test ./test/shape/
