@@ -39,9 +39,9 @@ func engineCommand(node *config.Node) *cobra.Command {
 			}
 			return engine.Run(cmd.Context(), engine.Options{
 				Iface: args[0], Kind: engine.Kind(kind), RunDir: node.RunDir, Ready: ready,
-				Log:     log.With().Str("interface", args[0]).Logger(),
-				Relay:   ready == nil, // one that `loden run` started is not started again when it ends
-				Alone:   true,
+				Log:   log.With().Str("interface", args[0]).Logger(),
+				Relay: ready == nil, // one that `loden run` started is not started again when it ends
+				Alone: true,
 			})
 		},
 	}
