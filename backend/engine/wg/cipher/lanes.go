@@ -16,7 +16,7 @@ const (
 type state struct {
 	words   [12]uint32 // constants and key: the same in every lane
 	block   uint32     // number of the next block; likewise
-	nonce   uint32     // first word of the nonce: always zero
+	_       uint32     // first word of the nonce: zero
 	_       [2]uint32
 	counter [2][Lanes]uint32 // low and high half of the nonce's counter
 }
