@@ -92,7 +92,11 @@ func (t *kernelTUN) receive(p []byte, patient bool) (int, error) {
 // readNow reads once. It returns false when the poller should wait.
 func (t *kernelTUN) readNow(fd uintptr) bool {
 	for {
-		t.n, t.inErr = unix.Read(int(fd), t.in)
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&t.in[0])), uintptr(len(t.in)))
+		t.n, t.inErr = int(n), nil
+		if errno != 0 {
+			t.n, t.inErr = 0, errno
+		}
 		switch {
 		case t.inErr == nil:
 			return true
@@ -126,7 +130,7 @@ func (t *kernelTUN) write(pieces [][]byte) error {
 
 // writeNow writes once: a TUN device takes a packet or drops it.
 func (t *kernelTUN) writeNow(fd uintptr) bool {
-	_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&t.vector[0])), uintptr(len(t.vector)))
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&t.vector[0])), uintptr(len(t.vector)))
 	t.outErr = nil
 	if errno != 0 {
 		t.outErr = errno
