@@ -7,13 +7,6 @@
 //	runtime ── conf ──> loden-cni ── conf of the delegate ──> bridge ──> host-local
 //	                     │   └── /var/lib/cni/loden: what was delegated, per attachment
 //	                     └ subnet.env, written last by the daemon
-//
-// Go is not to ask which processors the node's cgroups allow: a plugin does one thing after
-// another, and to find out it reads /proc/self/mountinfo, which on a node has a line for
-// every mount of every container.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

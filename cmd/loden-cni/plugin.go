@@ -84,8 +84,8 @@ func start(file string, env []string, streams [3]*os.File) error {
 
 // environ returns the plugin's environment: this process's, but for what i.Env has. And Go
 // is told that one processor will do, unless the operator says otherwise: plugins do one
-// thing after another, and the threads and the memory of each further processor are a tenth
-// of a bridge's and a host-local's time (docs/cni.md, "Cost").
+// thing after another, and the threads and the memory of a second processor are a tenth of the
+// page faults of a bridge and a host-local (docs/cni.md, "Cost").
 func (i invocation) environ() []string {
 	env := slices.Clone(i.Env)
 	if os.Getenv("GOMAXPROCS") == "" {
