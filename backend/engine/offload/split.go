@@ -91,6 +91,14 @@ func (s *Split) transportHeader(h Header) (protocol uint8, err error) {
 // Count returns how many segments there are.
 func (s *Split) Count() int { return s.count }
 
+// Size returns how many bytes the largest segment has.
+func (s *Split) Size() int {
+	if s.size == 0 {
+		return len(s.pkt)
+	}
+	return min(s.size+s.segment, len(s.pkt))
+}
+
 // Next returns the next segment, or false after the last. The segment lies in the packet
 // given to Reset and is good until the next call of Next. All but the last have equal size.
 // The bytes behind it in the packet are payload that is still to come.

@@ -37,6 +37,7 @@ type Device struct {
 	onLoad  atomic.Pointer[func()]
 	limits  ratelimiter.Ratelimiter
 	counters
+	refusals
 
 	mu    sync.RWMutex // guards what follows, and peer.allowed
 	peers map[noise.Key]*peer
@@ -63,7 +64,8 @@ type counters struct {
 	replayed   atomic.Uint64
 	misrouted  atomic.Uint64 // inner packets from an address that is not the peer's
 	undecoded  atomic.Uint64 // transport messages without a session or authenticity
-	unroutable atomic.Uint64 // packets from the TUN that no peer is configured for
+	unroutable atomic.Uint64 // packets from the TUN for no peer, or for one without an endpoint
+	tooBig     atomic.Uint64 // packets from the TUN, for the interface
 	cookies    atomic.Uint64 // sent
 	handed     atomic.Uint64 // batches that hands worked on or could have
 }

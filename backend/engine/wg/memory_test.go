@@ -32,7 +32,7 @@ func newWire() *wire { return &wire{ports: map[netip.AddrPort]chan parcel{}} }
 func (w *wire) listen(at netip.AddrPort) chan parcel {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := make(chan parcel, 4096)
+	c := make(chan parcel, 8192)
 	w.ports[at] = c
 	return c
 }
@@ -135,7 +135,7 @@ type memoryTUN struct {
 }
 
 func newMemoryTUN() *memoryTUN {
-	return &memoryTUN{in: make(chan []byte, 4096), out: make(chan []byte, 4096), done: make(chan struct{})}
+	return &memoryTUN{in: make(chan []byte, 8192), out: make(chan []byte, 8192), done: make(chan struct{})}
 }
 
 func (t *memoryTUN) read(p []byte) (int, error) {

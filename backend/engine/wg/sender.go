@@ -86,8 +86,7 @@ func (s *sender) packet(b []byte) {
 	}
 	pkt := b[offload.HeaderSize:]
 	p := d.routes.lookup(destination(pkt))
-	if p == nil {
-		d.counters.unroutable.Add(1)
+	if d.refuses(p, b, &s.split) {
 		return
 	}
 	now := d.now()
@@ -120,6 +119,9 @@ func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 	pkt := b[offload.HeaderSize:]
 	if err := s.split.Reset(offload.Decode(b), pkt); err != nil {
 		return // the kernel contradicts itself: nothing can be done with it
+	}
+	if s.device.exceeds(&s.split, pkt) {
+		return
 	}
 	counter, ok := with.reserve(s.split.Count())
 	if !ok {

@@ -105,6 +105,9 @@ func (s *udpSocket) prepare(fd int, mark uint32) error {
 	if s.v6 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		// Outer packets that are too large for the path are fragmented here, as kernel
+		// WireGuard has it (ignore_df): ipv6(7).
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
 		return nil
 	}
 	// The outer packet may be fragmented on its way, as kernel WireGuard lets it.
@@ -177,29 +180,33 @@ func (s *udpSocket) sendSome(out []outgoing) (int, error) {
 	return s.out.send(s, out[:min(len(out), maxBatch)])
 }
 
-// rescue tries another way for a message that was refused.
+// rescue tries another way for a message that was refused. A train is sent singly before
+// its local address is doubted: EINVAL may mean either, since older kernels give it for a
+// segment larger than the path's MTU; and each of the single ones is rescued in turn.
 func (s *udpSocket) rescue(m *outgoing, err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
+	if m.count > 1 {
+		if errors.Is(err, unix.EIO) { // no checksum offload on the way out: udp(7), UDP_SEGMENT
+			s.noGSO.Store(true)
+		}
+		return s.sendSingly(m)
+	}
 	if m.to.local.IsValid() && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENETUNREACH)) {
-		retry := *m
-		retry.to = &endpoint{remote: m.to.remote}
 		if m.peer != nil {
 			m.peer.unstick()
 		}
-		if _, err = s.out.send(s, []outgoing{retry}); err == nil {
-			return nil
-		}
-		m = &retry
+		_, err = s.out.send(s, []outgoing{m.anywhere()})
 	}
-	if m.count == 1 {
-		return err
-	}
-	if errors.Is(err, unix.EIO) { // no checksum offload on the way out: udp(7), UDP_SEGMENT
-		s.noGSO.Store(true)
-	}
-	return s.sendSingly(m)
+	return err
+}
+
+// anywhere returns the message with the choice of the local address left to the kernel.
+func (m *outgoing) anywhere() outgoing {
+	retry := *m
+	retry.to = &endpoint{remote: m.to.remote}
+	return retry
 }
 
 // sendSingly sends a train as single datagrams.
@@ -210,7 +217,7 @@ func (s *udpSocket) sendSingly(m *outgoing) error {
 		for rest := singles; len(rest) > 0; {
 			n, err := s.out.send(s, rest)
 			if err != nil {
-				last = err
+				last = errors.Join(last, s.rescue(&rest[n], err))
 				n++
 			}
 			rest = rest[n:]
@@ -220,7 +227,7 @@ func (s *udpSocket) sendSingly(m *outgoing) error {
 	for _, piece := range m.pieces {
 		for len(piece) > 0 {
 			n := min(m.segment, len(piece))
-			singles = append(singles, outgoing{to: m.to, pieces: [][]byte{piece[:n]}, segment: n, size: n, count: 1, ecn: m.ecn})
+			singles = append(singles, outgoing{peer: m.peer, to: m.to, pieces: [][]byte{piece[:n]}, segment: n, size: n, count: 1, ecn: m.ecn})
 			piece = piece[n:]
 			if len(singles) == maxBatch {
 				flush()

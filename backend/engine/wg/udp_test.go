@@ -89,3 +89,28 @@ func TestTrainsArriveWholeOrSingly(t *testing.T) {
 		})
 	}
 }
+
+func TestTrainTooLargeForItsPathKeepsItsLocalAddress(t *testing.T) {
+	a, from := loopback(t, true)
+	b, to := loopback(t, true)
+	p := &peer{}
+	p.to.Store(&endpoint{remote: to, local: from.Addr()})
+	payload := bytes.Repeat([]byte("0123456789"), 300)
+	train := outgoing{peer: p, to: p.to.Load(), pieces: [][]byte{payload}, segment: 1000, size: 3000, count: 3, ecn: 2}
+	if err := a.rescue(&train, unix.EINVAL); err != nil {
+		t.Fatal(err)
+	}
+	arrive(t, b, from, payload)
+	if got := p.to.Load().local; got != from.Addr() {
+		t.Errorf("sent from %v from now on, want %s", got, from.Addr())
+	}
+	train.to = &endpoint{remote: to, local: netip.MustParseAddr("2001:db8::77")} // not ours
+	p.to.Store(train.to)
+	if err := a.rescue(&train, unix.EINVAL); err != nil {
+		t.Fatal(err)
+	}
+	arrive(t, b, from, payload)
+	if got := p.to.Load().local; got.IsValid() {
+		t.Errorf("still sent from %s, which is not ours", got)
+	}
+}

@@ -1,0 +1,116 @@
+package wg
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/icmp"
+)
+
+// How often a sender is told: RFC 4443, section 2.4 (f), has these numbers for a small
+// router. Senders are counted by a hash of their address, so that one of them that does not
+// listen hardly ever keeps others from hearing, and all together hear 640 a second at most.
+const (
+	refusalEvery = 100 * time.Millisecond
+	refusalBurst = 10
+	refusalSlots = 64
+)
+
+// refusals tells senders, by ICMP, that their packets are not carried.
+type refusals struct {
+	limits [refusalSlots]limit
+
+	mu     sync.Mutex // guards what follows
+	buf    [offload.HeaderSize + icmp.MaxSize]byte
+	pieces [1][]byte
+}
+
+// limit is a token bucket that is full at first: the moment at which it will be full again.
+type limit struct{ full atomic.Int64 }
+
+// take takes a token if there is one.
+func (l *limit) take(now moment) bool {
+	for {
+		full := l.full.Load()
+		next := max(moment(full), now) + refusalEvery
+		if next > now+refusalBurst*refusalEvery {
+			return false
+		}
+		if l.full.CompareAndSwap(full, int64(next)) {
+			return true
+		}
+	}
+}
+
+// refuses drops a packet that goes to no peer, or to one whose endpoint is unknown, and
+// tells its sender, as wg_xmit of the kernel does. The packet has its virtio header before
+// it and is overwritten when it is dropped.
+func (d *Device) refuses(p *peer, b []byte, split *offload.Split) bool {
+	if p != nil && p.to.Load() != nil {
+		return false
+	}
+	d.counters.unroutable.Add(1)
+	if !d.mayTell(b[offload.HeaderSize:]) {
+		return true
+	}
+	if split.Reset(offload.Decode(b), b[offload.HeaderSize:]) == nil {
+		d.tell(split, icmp.Unreachable)
+	}
+	return true
+}
+
+// exceeds drops a packet that is too large for the interface and must not be fragmented,
+// and tells its sender. The kernel sends such ones before it knows of a smaller MTU, or
+// where a route has a larger one.
+func (d *Device) exceeds(split *offload.Split, pkt []byte) bool {
+	size := int64(split.Size())
+	if size <= d.linkMTU.Load() || icmp.MayFragment(pkt) {
+		return false
+	}
+	d.LinkChanged() // a larger MTU may not be known here yet: asked each time, for this is rare
+	mtu := d.linkMTU.Load()
+	if size <= mtu || mtu == 0 {
+		return false
+	}
+	d.counters.tooBig.Add(1)
+	if d.mayTell(pkt) {
+		d.tell(split, func(b, pkt []byte) []byte { return icmp.TooBig(b, pkt, uint16(mtu)) })
+	}
+	return true
+}
+
+// mayTell reports whether the sender of a packet may be told of an error once more.
+func (d *Device) mayTell(pkt []byte) bool {
+	slot := uint8(0)
+	switch {
+	case len(pkt) >= 20 && pkt[0]>>4 == 4:
+		slot = pkt[12] ^ pkt[13] ^ pkt[14] ^ pkt[15]
+	case len(pkt) >= 40 && pkt[0]>>4 == 6:
+		for _, x := range pkt[8:24] {
+			slot ^= x
+		}
+	default:
+		return false // no IP: nobody to tell
+	}
+	return d.refusals.limits[slot%refusalSlots].take(d.now())
+}
+
+// tell answers the first packet that split would cut with what message makes of it.
+func (d *Device) tell(split *offload.Split, message func(b, pkt []byte) []byte) {
+	first, ok := split.Next()
+	if !ok {
+		return
+	}
+	r := &d.refusals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := message(r.buf[:offload.HeaderSize], first) // the virtio header stays zero
+	if b == nil {
+		return
+	}
+	r.pieces[0] = b
+	// An error is an interface that is down: there is nobody to hear of it.
+	_ = d.tunnel.write(r.pieces[:])
+}
