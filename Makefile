@@ -48,7 +48,7 @@ unit: ## what needs neither root nor other programs: seconds
 	$(GO) test $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v sandboxtest | cut -d' ' -f1)
 
 .PHONY: test
-test: packages build ## everything: unit, property, fuzz seeds, real kernel, real etcd
+test: packages build interop-programs ## everything: unit, property, fuzz seeds, real kernel, real etcd
 	$(ROOT) $(GO) test -race -timeout 12m ./...
 	cd test/bench/registry && GOWORK=off $(GO) test ./...
 
@@ -64,6 +64,13 @@ test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3
 .PHONY: e2e
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
+
+.PHONY: interop-programs
+interop-programs: $(BIN)/bench/wireguard-go $(BIN)/interop/wireguard-tailscale
+
+$(BIN)/interop/wireguard-tailscale: test/tools/wireguard-tailscale/go.mod test/tools/wireguard-tailscale/go.sum
+	@mkdir -p $(BIN)/interop
+	cd test/tools/wireguard-tailscale && GOWORK=off $(STATIC) -o $@ github.com/tailscale/wireguard-go
 
 SOAK ?= 10m
 SEED ?= 0

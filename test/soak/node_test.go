@@ -227,6 +227,26 @@ func (x *node) set(text string) error {
 	return err
 }
 
+// describe is what the engine says of itself, without its secrets, and what the host knows
+// of its neighbours.
+func (x *node) describe() string {
+	c, err := net.Dial("unix", x.socket())
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(c, "get=1\n\n")
+	b := &strings.Builder{}
+	for lines := bufio.NewScanner(c); lines.Scan() && lines.Text() != ""; {
+		if !strings.HasPrefix(lines.Text(), "private_key") && !strings.HasPrefix(lines.Text(), "preshared_key") {
+			fmt.Fprintln(b, lines.Text())
+		}
+	}
+	neighbours, _ := x.host.Output("ip", "neigh")
+	return fmt.Sprintf("%s\n%s%s", x.id.Public().Hex(), b, neighbours)
+}
+
 // health asks the engine how it is.
 func (x *node) health() health {
 	pid := x.cmd.Process.Pid

@@ -185,7 +185,11 @@ func TestPacketsCrossRealInterfaces(t *testing.T) {
 		{"over IPv4, frames on the wire", false, 1500, 1420, false},
 		{"over IPv6, frames on the wire", true, 1500, 1420, false},
 		{"small", true, 1500, 1280, true},
+		{"small, over IPv4", false, 1500, 1280, true},
 		{"jumbo", false, 9000, 8920, true},
+		{"jumbo, over IPv6", true, 9000, 8920, true},
+		{"9000 inside", false, 9080, 9000, true},
+		{"9000 inside, over IPv6", true, 9080, 9000, true},
 		{"outer fragments", false, 1400, 1420, true},
 		{"outer fragments, IPv6", true, 1400, 1420, true},
 	} {
