@@ -18,6 +18,7 @@ type Stream struct {
 	From, To *Pod
 	Family   opt.Family
 	Rate     int // packets per second
+	Least    int // packets to send even when the context ends earlier
 }
 
 // Flow is what became of a stream.
@@ -34,8 +35,9 @@ const (
 	streamGrace = 3 * time.Second // how long the last packets may be under way
 )
 
-// Run sends until ctx is done, then waits for what is under way. Packets that the sender
-// could not hand to the kernel are not counted as sent, but are an error.
+// Run sends until ctx is done and Least packets are out, then waits for what is under way.
+// Packets that the sender could not hand to the kernel are not counted as sent, but are an
+// error.
 func (s Stream) Run(ctx context.Context) (Flow, error) {
 	to, ok := s.To.Addrs.Of(s.Family).Get()
 	local, ok2 := s.From.Addrs.Of(s.Family).Get()
@@ -83,21 +85,18 @@ func (s Stream) run(ctx context.Context, sender, receiver *net.UDPConn) (Flow, e
 	return flow, err
 }
 
-// send sends at the stream's rate until ctx is done and returns how many it sent.
+// send sends at the stream's rate until ctx is done, but at least Least, and returns how
+// many it sent.
 func (s Stream) send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort) (int, error) {
 	packet := make([]byte, streamSize)
 	copy(packet[8:], marker)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	sent, last, due := 0, time.Now(), 0.0
-	for {
-		select {
-		case <-ctx.Done():
-			return sent, nil
-		case now := <-tick.C:
-			due = min(due+now.Sub(last).Seconds()*float64(s.Rate), streamBurst)
-			last = now
-		}
+	for ctx.Err() == nil || sent < s.Least {
+		now := <-tick.C
+		due = min(due+now.Sub(last).Seconds()*float64(s.Rate), streamBurst)
+		last = now
 		for ; due >= 1; due-- {
 			binary.BigEndian.PutUint64(packet, uint64(sent))
 			if _, err := conn.WriteToUDPAddrPort(packet, to); err != nil {
@@ -106,6 +105,7 @@ func (s Stream) send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort) 
 			sent++
 		}
 	}
+	return sent, nil
 }
 
 // receive counts numbered packets until the connection's read deadline and returns the
