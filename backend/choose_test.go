@@ -14,11 +14,11 @@ func TestChoiceKeepsWhatIsThereUnlessAskedForAnother(t *testing.T) {
 		reason  string
 		missing bool
 	}{
-		"nothing there, no kernel": {facts{asked: "auto"}, WireGuardGo, "the kernel has no WireGuard", false},
+		"nothing there, no kernel": {facts{asked: "auto"}, Loden, "the kernel has no WireGuard", false},
 		"nothing there, kernel":    {facts{asked: "auto", kernel: true}, Kernel, "the kernel has WireGuard", false},
 		"not asked at all":         {facts{kernel: true}, Kernel, "the kernel has WireGuard", false},
 		"kernel link":              {facts{kernel: true, link: kernel}, Kernel, "x is a kernel WireGuard interface already", false},
-		"tun, kernel came later":   {facts{kernel: true, link: tun}, WireGuardGo, "x is a TUN device already", false},
+		"tun, kernel came later":   {facts{kernel: true, link: tun}, Loden, "x is a TUN device already", false},
 		"tun with another engine":  {facts{link: tun, engine: opt.Some(Loden)}, Loden, "x is a TUN device already", false},
 		"somebody else's":          {facts{kernel: true, link: bridge}, Kernel, "the kernel has WireGuard", false},
 		"kernel asked for":         {facts{asked: "kernel", kernel: true, link: tun}, Kernel, "asked for", false},

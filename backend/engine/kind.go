@@ -18,7 +18,7 @@ const (
 	WireGuardGo Kind = "wireguard-go" // golang.zx2c4.com/wireguard
 	Loden       Kind = "loden"        // this project's own
 
-	DefaultKind = WireGuardGo // what "auto" means without WireGuard in the kernel
+	DefaultKind = Loden // what "auto" means without WireGuard in the kernel
 )
 
 // dataPath is one running implementation between a TUN device and UDP sockets.
