@@ -130,7 +130,6 @@ func adoptUDP(file *os.File, v6 bool) (socket, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	s.in.init(s.v6)
-	s.out.init(s)
 	return s, nil
 }
 
