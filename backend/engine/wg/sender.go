@@ -101,8 +101,11 @@ func (s *sender) packet(b []byte) {
 	s.seal(p, current, b, now)
 }
 
-// unstage sends what waited for a session.
+// unstage sends what waited for a session. Another sender that comes meanwhile waits, so that
+// what it has does not overtake it.
 func (s *sender) unstage(p *peer) {
+	p.unstaging.Lock()
+	defer p.unstaging.Unlock()
 	now := s.device.now()
 	current := p.current.Load()
 	if current == nil || !current.usable(now) {
@@ -112,6 +115,7 @@ func (s *sender) unstage(p *peer) {
 		s.seal(p, current, b, now)
 	}
 	s.flush()
+	p.unstaged()
 }
 
 // seal cuts a packet and appends the pieces to the batch, to be encrypted with it.
