@@ -86,6 +86,10 @@ func (s *station) send(a *asked, left *state.Device, files wg.Files) error {
 
 // goOn starts the data path again after nobody took it.
 func (s *station) goOn(left *state.Device, files wg.Files) (err error) {
+	if s.processors != nil {
+		s.processors.load() // a data path counts them when it is made
+	}
+	defer s.attend()
 	if left == nil {
 		s.path, err = s.fresh()
 		return err

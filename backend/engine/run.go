@@ -168,10 +168,10 @@ func (s *station) run(ctx context.Context, ready *announcement) (given bool, err
 		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
 		}
-		if path, ok := s.path.(*wg.Running); ok {
-			p := narrow()
-			defer p.stop()
-			path.OnLoad(p.load)
+		if _, ok := s.path.(*wg.Running); ok {
+			s.processors = narrow()
+			defer s.processors.stop()
+			s.attend()
 		}
 	}
 	return s.serve(ctx, ready)

@@ -22,7 +22,15 @@ type station struct {
 	uapi *os.File // listening; each serve accepts from a copy
 	path dataPath
 
-	several bool // the TUN device may have several queues
+	several    bool        // the TUN device may have several queues
+	processors *processors // nil: they are not ours to change
+}
+
+// attend adapts the processors to the load of the data path.
+func (s *station) attend() {
+	if path, ok := s.path.(*wg.Running); ok && s.processors != nil {
+		path.OnLoad(s.processors.load)
+	}
 }
 
 // belongings are the files that go to the next engine, whatever kind it is.
