@@ -88,6 +88,11 @@ func (b memoryBinder) open(port uint16, _ uint32) (bound, error) {
 	return out, nil
 }
 
+// interfaceIndex knows one interface: eth0 is number 3.
+func (b memoryBinder) interfaceIndex(name string) (uint32, bool) { return 3, name == "eth0" }
+
+func (b memoryBinder) interfaceName(index uint32) (string, bool) { return "eth0", index == 3 }
+
 type memorySocket struct {
 	wire *wire
 	at   netip.AddrPort

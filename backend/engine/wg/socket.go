@@ -17,10 +17,13 @@ type tunnel interface {
 	close() error
 }
 
-// binder opens the device's sockets, one per address family the machine has. With port 0
-// the system chooses one.
+// binder opens the device's sockets, and knows the interfaces beside which it does.
 type binder interface {
+	// open opens one socket per address family the machine has. With port 0 the system
+	// chooses one.
 	open(port uint16, mark uint32) (bound, error)
+	interfaceIndex(name string) (index uint32, known bool)
+	interfaceName(index uint32) (name string, known bool)
 }
 
 // bound is an open pair of sockets; one of them may be missing.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -146,7 +147,7 @@ func (p *peer) describe(w *strings.Builder) {
 	defer p.mu.Unlock()
 	fmt.Fprintf(w, "public_key=%s\npreshared_key=%s\nprotocol_version=1\n", p.key.Hex(), p.preshared.Hex())
 	if to := p.to.Load(); to != nil {
-		fmt.Fprintf(w, "endpoint=%s\n", to.remote)
+		fmt.Fprintf(w, "endpoint=%s\n", netip.AddrPortFrom(p.device.named(to.remote.Addr()), to.remote.Port()))
 	}
 	seconds, nanoseconds := int64(0), 0
 	if !p.finishedAt.IsZero() {
