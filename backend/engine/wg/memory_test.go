@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/loden-net/loden/backend/engine/offload"
 	"golang.zx2c4.com/wireguard/conn"
@@ -137,6 +138,7 @@ type memoryTUN struct {
 	in, out chan []byte
 	done    chan struct{}
 	once    sync.Once
+	down    atomic.Bool // tell the device by LinkChanged
 }
 
 func newMemoryTUN() *memoryTUN {
@@ -179,7 +181,7 @@ func (t *memoryTUN) write(pieces [][]byte) error {
 	return nil
 }
 
-func (t *memoryTUN) mtu() (int, error) { return 1420, nil }
+func (t *memoryTUN) link() (link, error) { return link{mtu: 1420, up: !t.down.Load()}, nil }
 
 func (t *memoryTUN) close() error {
 	t.once.Do(func() { close(t.done) })

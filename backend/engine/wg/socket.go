@@ -10,8 +10,8 @@ type tunnel interface {
 	tryRead(p []byte) (int, error)
 	// write hands one packet over, given in pieces, virtio header first.
 	write(pieces [][]byte) error
-	// mtu returns the interface's MTU in bytes.
-	mtu() (int, error)
+	// link looks at the interface.
+	link() (link, error)
 	// hush makes every read return os.ErrClosed, now and later. Writing goes on.
 	hush()
 	close() error

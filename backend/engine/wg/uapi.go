@@ -115,11 +115,7 @@ func (d *Device) text() string {
 	if self := d.self.Load(); self != nil {
 		fmt.Fprintf(&b, "private_key=%s\n", self.identity.Private().Hex())
 	}
-	port := d.port
-	if open := d.sockets.Load(); open != nil {
-		port = open.port
-	}
-	if port != 0 {
+	if port := d.shownPort(); port != 0 {
 		fmt.Fprintf(&b, "listen_port=%d\n", port)
 	}
 	if d.mark != 0 {
