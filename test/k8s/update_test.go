@@ -17,10 +17,10 @@ import (
 
 const (
 	streamRate = 100 // packets per second
-	// mostLost is what a stream may lose while a node's data path changes hands: half a
-	// second of it for each node. Without a surge the engine goes before its successor comes,
-	// and what that costs is reported.
-	mostLost = streamRate
+	// mostLost is what a stream may lose while the nodes' data paths change hands: 50 ms for
+	// each of the two. Without a surge the engine goes before its successor comes, and what
+	// that costs is reported.
+	mostLost = 2 * streamRate / 20
 )
 
 // isUpdated changes the image of the DaemonSet while pods stream, by both families.

@@ -18,17 +18,6 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// hostBinder opens the kernel's sockets on a host of the sandbox.
-type hostBinder struct{ host *sandbox.Host }
-
-func (b hostBinder) open(port uint16, mark uint32) (out bound, err error) {
-	err = b.host.Do(func() (err error) {
-		out, err = kernelBinder{}.open(port, mark)
-		return err
-	})
-	return out, err
-}
-
 // machine is a host with a device of ours on a real TUN interface. Machine n is 192.0.2.n
 // and 2001:db8::n outside, 10.0.0.n and fd00::n inside.
 type machine struct {
