@@ -24,7 +24,7 @@ const (
 // dataPath is one running implementation between a TUN device and UDP sockets.
 type dataPath interface {
 	IpcHandle(c net.Conn)  // serves one UAPI connection until it ends, and closes it
-	LinkChanged()          // the interface may have another MTU
+	LinkChanged()          // the interface may have another MTU, or may be up or down
 	Done() <-chan struct{} // closed when the data path ended by itself or by Close
 	Close()                // ends it, closes the TUN file, waits for its goroutines
 }

@@ -15,8 +15,9 @@ import (
 )
 
 // Watch calls changed whenever the interface with that name, or an address on it, is made,
-// altered or deleted, and whenever the kernel had to drop announcements. It need not exist.
-// Watch blocks until ctx ends, and returns nil then. changed runs on Watch's goroutine, so
+// altered or deleted, and whenever the kernel had to drop announcements; and once before
+// all that, as soon as it hears: what happened until then was announced to nobody. The
+// interface need not exist. Watch blocks until ctx ends, and returns nil then. changed runs on Watch's goroutine, so
 // it must be quick; announcements of the network namespace that Watch was called in count.
 func Watch(ctx context.Context, name string, changed func()) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
@@ -35,6 +36,7 @@ func Watch(ctx context.Context, name string, changed func()) error {
 	if i, err := net.InterfaceByName(name); err == nil {
 		link.index = uint32(i.Index)
 	}
+	changed()
 	for {
 		messages, err := conn.Receive()
 		switch {

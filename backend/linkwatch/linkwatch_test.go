@@ -44,10 +44,7 @@ func TestWatchCallsForItsInterfaceAndItsAddressesOnly(t *testing.T) {
 		}
 	}
 	count, stop := watched(t, h)
-	// The watch is on its feet once it has seen a link come and go.
-	sandboxtest.Until(t, time.Minute, "the first call", func() error {
-		run("link", "add", "x", "type", "veth", "peer", "name", "y")
-		run("link", "delete", "x")
+	sandboxtest.Until(t, time.Minute, "the first call, for what was before", func() error {
 		if count() == 0 {
 			return errors.New("no call yet")
 		}

@@ -90,7 +90,7 @@ func (h *host) look() (network.Outlook, error) {
 }
 
 // preflight finds, before anything changes, what would stop the node from working: no way
-// to make the interface, an unreadable key, or a port that belongs to another program.
+// to make the interface, an unreadable key, or a UDP port that belongs to another program.
 func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) error {
 	if err := h.device.Check(ctx); err != nil {
 		return err
@@ -104,10 +104,14 @@ func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) 
 	}
 	h.key = key
 	if n, ok := known.Get(); ok {
-		if err := h.possible(ctx, n); err != nil {
-			return err
-		}
+		return h.possible(ctx, n)
 	}
+	return nil
+}
+
+// listenable reports whether the TCP address for status and metrics can be had. It is for
+// one that is about to become the daemon: to anybody else the daemon at work is no obstacle.
+func (h *host) listenable() error {
 	if h.node.ListenAddress == "" || h.node.Wait { // the daemon before this one may have it still
 		return nil
 	}

@@ -96,7 +96,10 @@ func prepare(ctx context.Context, node *config.Node, log zerolog.Logger) (p prep
 	if p.host, err = openHost(ctx, node, known, log); err != nil {
 		return p, err
 	}
-	return p, p.host.preflight(ctx, known)
+	if err := p.host.preflight(ctx, known); err != nil {
+		return p, err
+	}
+	return p, p.host.listenable()
 }
 
 // close lets go of what prepare opened. It may be called twice.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -199,10 +200,11 @@ func settle(t *testing.T, n *lab.Node) {
 	})
 }
 
-// noChange waits for nothing: a node that is ready has nothing left to change.
-func noChange(t *testing.T, n *lab.Node) {
+// noChange waits for nothing: a node that is ready has nothing left to change. more are
+// further flags that its daemon was started with.
+func noChange(t *testing.T, n *lab.Node, more ...string) {
 	t.Helper()
-	out, err := n.Loden(append([]string{"plan"}, n.Flags()...)...)
+	out, err := n.Loden(slices.Concat([]string{"plan"}, n.Flags(), more)...)
 	if err != nil || strings.TrimSpace(out) != "no change" {
 		t.Errorf("loden plan on running %s: %v\n%s", n.Name, err, out)
 	}

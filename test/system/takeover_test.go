@@ -79,7 +79,7 @@ func TestDaemonThatStandsByTakesOver(t *testing.T) {
 	}
 	nothingLost(t, end())
 	for _, n := range l.Nodes {
-		noChange(t, n)
+		noChange(t, n, "--listen-address", address) // which the daemon at work has
 	}
 	verdict(t, l)
 }

@@ -43,7 +43,9 @@ type Device struct {
 	peers map[noise.Key]*peer
 	port  uint16 // as configured; 0: any
 	mark  uint32
+	up    bool // the interface, when it was last looked at
 
+	asleep  atomic.Bool        // the interface went down, and there are no sockets
 	running atomic.Bool        // timers run only then
 	leaving chan *state.Device // see leave
 	closed  chan struct{}      // closed when Run ends
@@ -86,10 +88,11 @@ func (d *Device) now() moment { return time.Since(d.born) }
 func (d *Device) Run(ctx context.Context) error {
 	d.limits.Init()
 	defer d.limits.Close()
-	d.LinkChanged()
+	_, _ = d.measure() // an interface that has gone is told by the TUN file
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.tunnel.close())
 	}
+	d.LinkChanged()
 	failed := make(chan error, 1)
 	d.movers.Go(func() { failed <- d.sendLoop() })
 	d.workers.Go(d.clerk)
@@ -108,15 +111,17 @@ func (d *Device) Run(ctx context.Context) error {
 	return err
 }
 
-// start opens the sockets and lets timers run.
+// start opens the sockets, unless the device before left asleep, and lets timers run.
 func (d *Device) start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running.Store(true)
 	if b := d.sockets.Load(); b != nil { // those of the process before us
 		d.listen(*b)
-	} else if err := d.rebind(d.port); err != nil {
-		return err
+	} else if !d.asleep.Load() {
+		if err := d.rebind(d.port); err != nil {
+			return err
+		}
 	}
 	for _, p := range d.peers {
 		p.mu.Lock()
@@ -142,9 +147,10 @@ func (d *Device) stop() {
 	}
 }
 
-// rebind opens sockets on port and closes the ones before. The caller holds d.mu.
+// rebind opens sockets on port and closes the ones before, or leaves that to when the device
+// is on the network. The caller holds d.mu.
 func (d *Device) rebind(port uint16) error {
-	if !d.running.Load() {
+	if !d.running.Load() || d.asleep.Load() && !d.up {
 		d.port = port
 		return nil
 	}
@@ -163,6 +169,7 @@ func (d *Device) rebind(port uint16) error {
 	for _, p := range d.peers {
 		p.unstick()
 	}
+	d.wake()
 	d.log.Info().Uint16("port", next.port).Msg("listening")
 	return nil
 }
@@ -226,12 +233,4 @@ func (d *Device) peer(key noise.Key) *peer {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.peers[key]
-}
-
-// LinkChanged tells the device that its interface may have another MTU, which bounds
-// padding.
-func (d *Device) LinkChanged() {
-	if n, err := d.tunnel.mtu(); err == nil {
-		d.linkMTU.Store(int64(n))
-	}
 }

@@ -52,7 +52,7 @@ func (d *Device) readInitiation(m letter, now moment) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.removed || !p.admit(self, r, now) {
+	if p.mute() || !p.admit(self, r, now) {
 		d.counters.rejected.Add(1)
 		return
 	}

@@ -18,17 +18,6 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// hostBinder opens the kernel's sockets on a host of the sandbox.
-type hostBinder struct{ host *sandbox.Host }
-
-func (b hostBinder) open(port uint16, mark uint32) (out bound, err error) {
-	err = b.host.Do(func() (err error) {
-		out, err = kernelBinder{}.open(port, mark)
-		return err
-	})
-	return out, err
-}
-
 // openTestTUN makes a TUN interface on the host the calling thread is on.
 func openTestTUN(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

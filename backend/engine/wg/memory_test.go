@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/loden-net/loden/backend/engine/offload"
 	"golang.zx2c4.com/wireguard/conn"
@@ -88,6 +89,11 @@ func (b memoryBinder) open(port uint16, _ uint32) (bound, error) {
 	return out, nil
 }
 
+// interfaceIndex knows one interface: eth0 is number 3.
+func (b memoryBinder) interfaceIndex(name string) (uint32, bool) { return 3, name == "eth0" }
+
+func (b memoryBinder) interfaceName(index uint32) (string, bool) { return "eth0", index == 3 }
+
 type memorySocket struct {
 	wire *wire
 	at   netip.AddrPort
@@ -132,6 +138,7 @@ type memoryTUN struct {
 	in, out chan []byte
 	done    chan struct{}
 	once    sync.Once
+	down    atomic.Bool // tell the device by LinkChanged
 }
 
 func newMemoryTUN() *memoryTUN {
@@ -174,7 +181,7 @@ func (t *memoryTUN) write(pieces [][]byte) error {
 	return nil
 }
 
-func (t *memoryTUN) mtu() (int, error) { return 1420, nil }
+func (t *memoryTUN) link() (link, error) { return link{mtu: 1420, up: !t.down.Load()}, nil }
 
 func (t *memoryTUN) close() error {
 	t.once.Do(func() { close(t.done) })

@@ -171,7 +171,7 @@ func (p *peer) finished() {
 func (p *peer) keep(packet []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.removed {
+	if p.mute() {
 		return
 	}
 	c, err := p.open()

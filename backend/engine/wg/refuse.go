@@ -69,7 +69,7 @@ func (d *Device) exceeds(split *offload.Split, pkt []byte) bool {
 	if size <= d.linkMTU.Load() || icmp.MayFragment(pkt) {
 		return false
 	}
-	d.LinkChanged() // a larger MTU may not be known here yet: asked each time, for this is rare
+	_, _ = d.measure() // a larger MTU may not be known here yet: asked each time, for this is rare
 	mtu := d.linkMTU.Load()
 	if size <= mtu || mtu == 0 {
 		return false

@@ -106,7 +106,9 @@ func Resume(files Files, name string, s *state.Device, log zerolog.Logger) (*Dev
 		}
 		return nil, errors.Join(fmt.Errorf("resume device: %w", err), d.tunnel.close())
 	}
-	if b.v4 != nil || b.v6 != nil {
+	d.up = b.v4 != nil || b.v6 != nil // it may have gone down since, which the first look then sees
+	d.asleep.Store(!d.up)
+	if d.up {
 		d.sockets.Store(&b)
 	}
 	return d, nil

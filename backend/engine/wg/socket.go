@@ -10,17 +10,20 @@ type tunnel interface {
 	tryRead(p []byte) (int, error)
 	// write hands one packet over, given in pieces, virtio header first.
 	write(pieces [][]byte) error
-	// mtu returns the interface's MTU in bytes.
-	mtu() (int, error)
+	// link looks at the interface.
+	link() (link, error)
 	// hush makes every read return os.ErrClosed, now and later. Writing goes on.
 	hush()
 	close() error
 }
 
-// binder opens the device's sockets, one per address family the machine has. With port 0
-// the system chooses one.
+// binder opens the device's sockets, and knows the interfaces beside which it does.
 type binder interface {
+	// open opens one socket per address family the machine has. With port 0 the system
+	// chooses one.
 	open(port uint16, mark uint32) (bound, error)
+	interfaceIndex(name string) (index uint32, known bool)
+	interfaceName(index uint32) (name string, known bool)
 }
 
 // bound is an open pair of sockets; one of them may be missing.

@@ -59,7 +59,7 @@ func (p *peer) ask(now moment) {
 
 // schedule sets the timer to the next thing due. The caller holds p.mu.
 func (p *peer) schedule(now moment) {
-	if p.removed || !p.device.running.Load() {
+	if p.mute() || !p.device.running.Load() {
 		return
 	}
 	// Zero first: what the data path notes from here on makes it wait for p.mu, and what
@@ -125,7 +125,7 @@ func (p *peer) tick() {
 	defer p.mu.Unlock()
 	now := p.device.now()
 	p.wakeAt.Store(0)
-	if p.removed || !p.device.running.Load() {
+	if p.mute() || !p.device.running.Load() {
 		return
 	}
 	if p.keepalive != 0 && now >= p.lastTraffic()+p.keepalive {

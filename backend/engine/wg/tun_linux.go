@@ -138,18 +138,23 @@ func (t *kernelTUN) writeNow(fd uintptr) bool {
 	return true
 }
 
-func (t *kernelTUN) mtu() (int, error) {
+func (t *kernelTUN) link() (l link, err error) {
 	if t.closed.Load() {
-		return 0, os.ErrClosed
+		return l, os.ErrClosed
 	}
 	request, err := unix.NewIfreq(t.name)
+	if err == nil {
+		err = unix.IoctlIfreq(t.control, unix.SIOCGIFMTU, request)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("read MTU of %s: %w", t.name, err)
+		return l, fmt.Errorf("read MTU of %s: %w", t.name, err)
 	}
-	if err := unix.IoctlIfreq(t.control, unix.SIOCGIFMTU, request); err != nil {
-		return 0, fmt.Errorf("read MTU of %s: %w", t.name, err)
+	l.mtu = int(request.Uint32())
+	if err := unix.IoctlIfreq(t.control, unix.SIOCGIFFLAGS, request); err != nil {
+		return l, fmt.Errorf("read flags of %s: %w", t.name, err)
 	}
-	return int(request.Uint32()), nil
+	l.up = request.Uint16()&unix.IFF_UP != 0
+	return l, nil
 }
 
 func (t *kernelTUN) close() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -114,11 +115,7 @@ func (d *Device) text() string {
 	if self := d.self.Load(); self != nil {
 		fmt.Fprintf(&b, "private_key=%s\n", self.identity.Private().Hex())
 	}
-	port := d.port
-	if open := d.sockets.Load(); open != nil {
-		port = open.port
-	}
-	if port != 0 {
+	if port := d.shownPort(); port != 0 {
 		fmt.Fprintf(&b, "listen_port=%d\n", port)
 	}
 	if d.mark != 0 {
@@ -146,7 +143,7 @@ func (p *peer) describe(w *strings.Builder) {
 	defer p.mu.Unlock()
 	fmt.Fprintf(w, "public_key=%s\npreshared_key=%s\nprotocol_version=1\n", p.key.Hex(), p.preshared.Hex())
 	if to := p.to.Load(); to != nil {
-		fmt.Fprintf(w, "endpoint=%s\n", to.remote)
+		fmt.Fprintf(w, "endpoint=%s\n", netip.AddrPortFrom(p.device.named(to.remote.Addr()), to.remote.Port()))
 	}
 	seconds, nanoseconds := int64(0), 0
 	if !p.finishedAt.IsZero() {

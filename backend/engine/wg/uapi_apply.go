@@ -11,6 +11,9 @@ import (
 func (d *Device) apply(want *request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.resolve(want); err != nil {
+		return err
+	}
 	if port, ok := want.port.Get(); ok {
 		if err := d.rebind(port); err != nil {
 			return err

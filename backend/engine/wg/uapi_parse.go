@@ -30,8 +30,8 @@ type peerRequest struct {
 	updateOnly     bool
 	replaceAllowed bool
 	preshared      opt.Option[noise.Key]
-	endpoint       opt.Option[netip.AddrPort]
-	keepalive      opt.Option[uint16] // seconds
+	endpoint       opt.Option[netip.AddrPort] // a zone in it is as it was given until Device.resolve
+	keepalive      opt.Option[uint16]         // seconds
 	allowed        []allowedRequest
 }
 

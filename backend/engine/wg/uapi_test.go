@@ -77,6 +77,9 @@ func TestWrongRequestsChangeNothing(t *testing.T) {
 		{"port too large", "listen_port=65536\n", unix.EINVAL},
 		{"endpoint without port", "public_key=" + key(2) + "\nendpoint=192.0.2.1\n", unix.EINVAL},
 		{"name as endpoint", "public_key=" + key(2) + "\nendpoint=localhost:1\n", unix.EINVAL},
+		{"zone of no interface", "listen_port=9\npublic_key=" + key(2) + "\nendpoint=[fe80::1%eth7]:1\n", unix.EINVAL},
+		{"endless zone", "public_key=" + key(2) + "\nendpoint=[fe80::1%" + strings.Repeat("x", 100) + "]:1\n", unix.EINVAL},
+		{"zone of IPv4", "public_key=" + key(2) + "\nendpoint=192.0.2.1%eth0:1\n", unix.EINVAL},
 		{"prefix too long", "public_key=" + key(2) + "\nallowed_ip=10.0.0.0/33\n", unix.EINVAL},
 		{"negative keepalive", "public_key=" + key(2) + "\npersistent_keepalive_interval=-1\n", unix.EINVAL},
 		{"remove=false", "public_key=" + key(1) + "\nremove=false\n", unix.EINVAL},
@@ -183,6 +186,10 @@ func FuzzConfigure(f *testing.F) {
 	f.Add("private_key=" + key(1) + "\nlisten_port=7\nfwmark=0\nreplace_peers=true\n")
 	f.Add("public_key=" + key(1) + "\nremove=true\n")
 	f.Add("public_key=" + key(1) + "\nendpoint=[fe80::1%3]:7\nallowed_ip=-10.0.0.0/8\nupdate_only=true\n")
+	f.Add("public_key=" + key(1) + "\nendpoint=[fe80::1%eth0]:7\n")
+	f.Add("public_key=" + key(1) + "\nendpoint=[fe80::1%eth7]:7\n")
+	f.Add("public_key=" + key(1) + "\nendpoint=[::ffff:192.0.2.1%eth0]:7\n")
+	f.Add("public_key=" + key(1) + "\nendpoint=[2001:db8::1%0]:7\nendpoint=[fe80::1%4294967296]:7\n")
 	f.Add("public_key=" + key(1) + "\npersistent_keepalive_interval=1\nreplace_allowed_ips=true\npreshared_key=" + key(2) + "\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		d := idle()
