@@ -124,8 +124,8 @@ func (s *station) close() {
 	s.belongings().close()
 }
 
-// serve answers the UAPI socket, tells of changes of the interface and takes orders, until ctx or the
-// data path ends, or another engine has everything: only that is given.
+// serve answers the UAPI socket, tells of changes of the interface and takes orders, until
+// ctx or the data path ends, or another engine has everything: only that is given.
 func (s *station) serve(ctx context.Context, ready *announcement) (given bool, err error) {
 	control, err := listenControl(s.o.RunDir, s.o.Iface)
 	if err != nil {

@@ -17,8 +17,9 @@ import (
 // Watch calls changed whenever the interface with that name, or an address on it, is made,
 // altered or deleted, and whenever the kernel had to drop announcements; and once before
 // all that, as soon as it hears: what happened until then was announced to nobody. The
-// interface need not exist. Watch blocks until ctx ends, and returns nil then. changed runs on Watch's goroutine, so
-// it must be quick; announcements of the network namespace that Watch was called in count.
+// interface need not exist. Watch blocks until ctx ends, and returns nil then. changed runs
+// on Watch's goroutine, so it must be quick; announcements of the network namespace that
+// Watch was called in count.
 func Watch(ctx context.Context, name string, changed func()) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
