@@ -1,16 +1,14 @@
 package backend_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,104 +20,6 @@ import (
 	"github.com/loden-net/loden/network/sandbox/sandboxtest"
 )
 
-// flow is a stream of numbered datagrams from one node's overlay address to the other's.
-type flow struct {
-	name string
-	sent int
-	seen []bool
-	gap  time.Duration // longest silence
-}
-
-func (f *flow) lost() (out []int) {
-	for i := range f.sent {
-		if !f.seen[i] {
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
-// run sends every millisecond until stop is closed, but a second at least, and waits for
-// the last.
-func (f *flow) run(t *testing.T, from, to *node, family opt.Family, stop <-chan struct{}) {
-	listen := func(n *node) (c *net.UDPConn) {
-		a, _ := n.addresses().Of(family).Get()
-		if err := n.Do(func() (err error) {
-			c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
-			return err
-		}); err != nil {
-			t.Error(err)
-		}
-		return c
-	}
-	in, out := listen(to), listen(from)
-	if in == nil || out == nil {
-		return
-	}
-	defer in.Close()
-	defer out.Close()
-	_ = in.SetReadBuffer(4 << 20)
-	f.seen = make([]bool, 1<<20)
-	var group sync.WaitGroup
-	group.Go(func() {
-		b, last := make([]byte, 100), time.Now()
-		for {
-			if _, err := in.Read(b); err != nil {
-				return
-			}
-			f.gap, last = max(f.gap, time.Since(last)), time.Now()
-			f.seen[binary.BigEndian.Uint32(b)] = true
-		}
-	})
-	b, began := make([]byte, 100), time.Now()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for stop != nil || f.sent < 1000 {
-		select {
-		case <-stop:
-			stop = nil
-		case <-tick.C:
-			for ; f.sent < int(time.Since(began).Milliseconds()); f.sent++ {
-				binary.BigEndian.PutUint32(b, uint32(f.sent))
-				if _, err := out.WriteTo(b, in.LocalAddr()); err != nil {
-					t.Errorf("send %d: %v", f.sent, err)
-				}
-			}
-		}
-	}
-	_ = in.SetReadDeadline(time.Now().Add(time.Second))
-	group.Wait()
-}
-
-// streams sends 1,000 packets a second each way in each family between two nodes, until the
-// function it returns is called, which prints and gives what was lost.
-func streams(t *testing.T, a, b *node) (end func() int) {
-	t.Helper()
-	stop := make(chan struct{})
-	var group sync.WaitGroup
-	var flows []*flow
-	for _, family := range opt.Families() {
-		for _, way := range [][2]*node{{a, b}, {b, a}} {
-			f := &flow{name: fmt.Sprintf("%s node %d > %d", family, way[0].number, way[1].number)}
-			flows = append(flows, f)
-			group.Go(func() { f.run(t, way[0], way[1], family, stop) })
-		}
-	}
-	return func() (lost int) {
-		t.Helper()
-		close(stop)
-		group.Wait()
-		for _, f := range flows {
-			t.Logf("%s: sent %d, lost %d %v, longest silence %v", f.name, f.sent, len(f.lost()), f.lost()[:min(5, len(f.lost()))], f.gap)
-			if f.sent < 1000 {
-				t.Errorf("%s: only %d packets", f.name, f.sent)
-			}
-			lost += len(f.lost())
-		}
-		return lost
-	}
-}
-
 // engineOn is an engine that is started as in a container: in the foreground.
 type engineOn struct {
 	*exec.Cmd
@@ -130,7 +30,13 @@ type engineOn struct {
 // relay starts an engine in the foreground. It is killed with the test.
 func (n *node) relay(kind engine.Kind, wrap ...string) *engineOn {
 	n.t.Helper()
-	args := append(wrap, os.Args[0], "engine", iface, "--engine", string(kind), "--run-dir", runDir)
+	return n.relayWithQueues(kind, 1, wrap...)
+}
+
+// relayWithQueues starts an engine that makes a TUN device with so many queues.
+func (n *node) relayWithQueues(kind engine.Kind, queues int, wrap ...string) *engineOn {
+	n.t.Helper()
+	args := append(wrap, os.Args[0], "engine", iface, "--engine", string(kind), "--run-dir", runDir, "--queues", strconv.Itoa(queues))
 	e := &engineOn{Cmd: n.Command(n.t.Context(), args[0], args[1:]...), log: &lines{}, done: make(chan struct{})}
 	e.Stderr = e.log
 	if err := e.Start(); err != nil {
@@ -173,10 +79,15 @@ func (n *node) handshakes() time.Time {
 // relayed makes two nodes whose engines of one kind stand, and connects them.
 func relayed(t *testing.T, kind engine.Kind) (a, b *node, first *engineOn) {
 	t.Helper()
+	return relayedWithQueues(t, kind, 1)
+}
+
+func relayedWithQueues(t *testing.T, kind engine.Kind, queues int) (a, b *node, first *engineOn) {
+	t.Helper()
 	a, b = pair(t)
-	first = a.relay(kind)
+	first = a.relayWithQueues(kind, queues)
 	first.says(t, started, 1)
-	b.relay(kind).says(t, started, 1)
+	b.relayWithQueues(kind, queues).says(t, started, 1)
 	a.start("auto")
 	b.start("auto")
 	connect(a, b, opt.V4)
@@ -185,14 +96,23 @@ func relayed(t *testing.T, kind engine.Kind) (a, b *node, first *engineOn) {
 }
 
 func TestHandOverLosesNoPacket(t *testing.T) {
-	a, b, e := relayed(t, engine.Loden)
+	for _, queues := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%d queues", queues), func(t *testing.T) { handOver(t, queues) })
+	}
+}
+
+func handOver(t *testing.T, queues int) {
+	a, b, e := relayedWithQueues(t, engine.Loden, queues)
 	before := a.handshakes()
 	end := streams(t, a, b)
 	for i := range 6 {
 		wrap := [][]string{nil, {"unshare", "--pid", "--fork", "--kill-child"}}[i%2] // also from another PID namespace
-		next := a.relay(engine.Loden, wrap...)
+		next := a.relayWithQueues(engine.Loden, 1+i%4, wrap...)                      // what is given counts
 		next.says(t, started, 1)
 		e.says(t, standingBy, 1)
+		if got := a.queues(); got != queues {
+			t.Fatalf("round %d: %d queues, want %d", i, got, queues)
+		}
 		if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); len(got) > 0 {
 			t.Errorf("round %d: the new engine is not what the old one was: %q", i, got)
 		}
@@ -210,14 +130,23 @@ func TestHandOverLosesNoPacket(t *testing.T) {
 }
 
 func TestEngineGoesOnWhenNobodyTakesWhatItGives(t *testing.T) {
-	a, b, e := relayed(t, engine.Loden)
+	t.Run("1 queue, an older taker", func(t *testing.T) {
+		goOn(t, 1, `{"version":1,"do":"give","engine":"loden","state":1}`)
+	})
+	t.Run("4 queues", func(t *testing.T) {
+		goOn(t, 4, `{"version":1,"do":"give","engine":"loden","state":1,"queues":8}`)
+	})
+}
+
+func goOn(t *testing.T, queues int, order string) {
+	a, b, e := relayedWithQueues(t, engine.Loden, queues)
 	end := streams(t, a, b)
 	for i := range 3 {
 		taker, err := net.Dial("unixpacket", engine.ControlPath(a.Path(runDir), iface))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := taker.Write([]byte(`{"version":1,"do":"give","engine":"loden","state":1}`)); err != nil {
+		if _, err := taker.Write([]byte(order)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := taker.Read(make([]byte, 4096)); err != nil { // everything is on its way
@@ -228,6 +157,9 @@ func TestEngineGoesOnWhenNobodyTakesWhatItGives(t *testing.T) {
 		if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); len(got) > 0 {
 			t.Errorf("round %d: the engine changed: %q", i, got)
 		}
+	}
+	if got := a.queues(); got != queues {
+		t.Errorf("%d queues, want %d", got, queues)
 	}
 	if lost := end(); lost > 0 {
 		t.Errorf("%d packets lost", lost)

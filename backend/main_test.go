@@ -54,10 +54,11 @@ func runEngine(args []string) error {
 	kind := flags.String("engine", "", "")
 	runDir := flags.String("run-dir", "", "")
 	fd := flags.Int("ready-fd", 0, "")
+	queues := flags.Int("queues", 0, "")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	o := engine.Options{Iface: args[0], Kind: engine.Kind(*kind), RunDir: *runDir, Log: zerolog.New(os.Stderr)}
+	o := engine.Options{Iface: args[0], Kind: engine.Kind(*kind), RunDir: *runDir, Queues: *queues, Log: zerolog.New(os.Stderr)}
 	if *fd != 0 {
 		syscall.CloseOnExec(*fd)
 		o.Ready = os.NewFile(uintptr(*fd), "ready")

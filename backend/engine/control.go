@@ -45,6 +45,7 @@ type order struct {
 	Do      string `json:"do"`
 	Kind    Kind   `json:"engine,omitempty"` // of the one that asks
 	State   uint32 `json:"state,omitempty"`  // version of the state it can read
+	Queues  int    `json:"queues,omitempty"` // of a TUN device that it can take; 0: it knows only devices with one
 }
 
 // parcel is the answer.

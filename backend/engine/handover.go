@@ -16,11 +16,21 @@ type leaver interface {
 	Leave() (*state.Device, wg.Files, error)
 }
 
+// severalRefusal is for an older version.
+const severalRefusal = "the TUN device has several queues, which your version does not know: " +
+	"end the running engine and delete the interface, then start yours"
+
 // give gives everything to the engine that asks for it, and reports whether that has it
 // now. When it has not, s goes on as if nothing had happened. UAPI is not answered
 // meanwhile; who connects waits in the socket's queue.
 func (s *station) give(a *asked) (given bool, err error) {
 	defer a.conn.Close()
+	if s.several && a.Queues < maxQueues {
+		// It would leave what waits in further queues where it is, or could not even attach.
+		s.o.Log.Warn().Msg("not handed over: the other engine knows no TUN device with several queues")
+		_ = sendParcel(a.conn, parcel{Refused: severalRefusal}, nil) // it may be gone
+		return false, nil
+	}
 	began := time.Now()
 	_ = a.conn.SetDeadline(began.Add(giveWithin)) // fails on a closed one only
 	left, files := s.leave(a.order)
@@ -61,7 +71,7 @@ func (s *station) send(a *asked, left *state.Device, files wg.Files) error {
 		defer clear(text)
 	}
 	all := s.belongings()
-	all[tunBelonging], all[udp4Belonging], all[udp6Belonging] = files.TUN, files.UDP4, files.UDP6
+	all.add(files)
 	if err := sendParcel(a.conn, parcel{Size: len(text)}, all); err != nil {
 		return fmt.Errorf("send files: %w", err)
 	}
@@ -76,6 +86,10 @@ func (s *station) send(a *asked, left *state.Device, files wg.Files) error {
 
 // goOn starts the data path again after nobody took it.
 func (s *station) goOn(left *state.Device, files wg.Files) (err error) {
+	if s.processors != nil {
+		s.processors.load() // a data path counts them when it is made
+	}
+	defer s.attend()
 	if left == nil {
 		s.path, err = s.fresh()
 		return err
@@ -101,7 +115,7 @@ func succeed(ctx context.Context, o Options) (_ *station, err error) {
 	_ = conn.SetDeadline(time.Now().Add(2 * giveWithin)) // fails on a closed one only
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	p, files, err := place(conn, order{Version: protocol, Do: doGive, Kind: o.Kind, State: state.Version})
+	p, files, err := place(conn, order{Version: protocol, Do: doGive, Kind: o.Kind, State: state.Version, Queues: maxQueues})
 	if err != nil {
 		return nil, errors.Join(errUnready, err)
 	}

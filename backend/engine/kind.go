@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"net"
-	"os"
 
 	"github.com/rs/zerolog"
 
@@ -29,11 +28,11 @@ type dataPath interface {
 	Close()                // ends it, closes the TUN file, waits for its goroutines
 }
 
-// open starts the implementation that o names on the TUN device.
-func open(o Options, tun *os.File) (dataPath, error) {
+// open starts the implementation that o names on the TUN device. It owns the files then.
+func open(o Options, tun wg.TUN) (dataPath, error) {
 	switch o.Kind {
 	case WireGuardGo:
-		return openWireGuardGo(tun, o.Log)
+		return openWireGuardGo(tun.Queues[0], o.Log)
 	case Loden:
 		return wg.Start(tun, o.Iface, o.Log)
 	default:

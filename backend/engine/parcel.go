@@ -7,14 +7,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 )
 
 // maxFiles is how many descriptors a parcel may have.
-const maxFiles = 8
+const maxFiles = 4 + maxQueues + 1
 
 // belongings are the open files of an engine, by name.
 type belongings map[string]*os.File
@@ -23,10 +25,38 @@ type belongings map[string]*os.File
 const (
 	lockBelonging = "lock" // the open file description holds the lock, so the lock goes with it
 	uapiBelonging = "uapi" // listening
-	tunBelonging  = "tun"
+	tunBelonging  = "tun"  // the first queue; the others have their numbers behind it, from 1
+	outBelonging  = "tun-writer"
 	udp4Belonging = "udp4"
 	udp6Belonging = "udp6"
 )
+
+// queueBelonging is the name of queue n of the TUN device.
+func queueBelonging(n int) string {
+	if n == 0 {
+		return tunBelonging
+	}
+	return tunBelonging + strconv.Itoa(n)
+}
+
+// add names the files of a data path.
+func (b belongings) add(files wg.Files) {
+	for i, q := range files.TUN.Queues {
+		b[queueBelonging(i)] = q
+	}
+	b[outBelonging], b[udp4Belonging], b[udp6Belonging] = files.TUN.Writer, files.UDP4, files.UDP6
+}
+
+// dataPath returns the files that add has named: all queues that there are, whatever number
+// this engine would make.
+func (b belongings) dataPath() wg.Files {
+	files := wg.Files{UDP4: b[udp4Belonging], UDP6: b[udp6Belonging]}
+	files.TUN.Writer = b[outBelonging]
+	for q := b[tunBelonging]; q != nil; q = b[queueBelonging(len(files.TUN.Queues))] {
+		files.TUN.Queues = append(files.TUN.Queues, q)
+	}
+	return files
+}
 
 // close closes what is open. What is passed on goes on.
 func (b belongings) close() {

@@ -11,9 +11,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine/wg"
 )
@@ -26,7 +28,9 @@ type Options struct {
 	Ready  io.WriteCloser // told ReadyLine, or why not, and closed; nil tells nobody
 	Log    zerolog.Logger
 
-	Relay bool // take a running engine's place; having given it up, stand by until it is free
+	Relay  bool // take a running engine's place; having given it up, stand by until it is free
+	Queues int  // of a TUN device that is made; 0: as the processors need it. The kind wireguard-go reads one
+
 	Alone bool // the process is for the engine alone: it gives up what a running engine does not need, and adapts to the load
 }
 
@@ -41,6 +45,9 @@ const ReadyLine = "ready\n"
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Kind == "" || o.Kind == "auto" {
 		o.Kind = DefaultKind
+	}
+	if o.Queues == 0 {
+		o.Queues = queuesFor(runtime.GOMAXPROCS(0)) // before Alone changes that
 	}
 	ready := newAnnouncement(o.Ready)
 	defer func() { err = errors.Join(err, ready.failed(err)) }()
@@ -81,15 +88,24 @@ const (
 
 // begin takes the lock and starts a data path, or takes all that from a running engine.
 func begin(ctx context.Context, o Options) (*station, error) {
-	for until := time.Now().Add(relayWithin); ; {
+	for began := time.Now(); ; {
 		lock, err := takeLock(o.RunDir, o.owner())
 		if err == nil {
 			s := &station{o: o, lock: lock}
-			if err := s.open(); err != nil {
-				lock.release()
+			err := s.open()
+			if err == nil {
+				return s, nil
+			}
+			lock.release()
+			// The kernel may release the lock of one that was killed before its TUN device,
+			// which takes a grace period of RCU for each queue.
+			if !errors.Is(err, unix.EBUSY) || time.Since(began) > relayWithin {
 				return nil, err
 			}
-			return s, nil
+			if !pause(ctx) {
+				return nil, ctx.Err()
+			}
+			continue
 		}
 		if !errors.Is(err, ErrRunning) || !o.Relay {
 			return nil, err
@@ -98,7 +114,7 @@ func begin(ctx context.Context, o Options) (*station, error) {
 		if failed == nil {
 			return s, nil
 		}
-		if !errors.Is(failed, errUnready) || time.Now().After(until) {
+		if !errors.Is(failed, errUnready) || time.Since(began) > relayWithin {
 			return nil, fmt.Errorf("%w, and does not hand over: %w", err, failed)
 		}
 		if !pause(ctx) {
@@ -131,6 +147,14 @@ func pause(ctx context.Context) bool {
 	}
 }
 
+// queues is how many queues of a TUN device this kind of engine reads.
+func (o Options) queues() int {
+	if o.Kind == Loden {
+		return o.Queues
+	}
+	return 1
+}
+
 // owner is this process as the lock file names it.
 func (o Options) owner() Owner { return Owner{Iface: o.Iface, PID: os.Getpid(), Kind: o.Kind} }
 
@@ -144,10 +168,10 @@ func (s *station) run(ctx context.Context, ready *announcement) (given bool, err
 		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
 		}
-		if path, ok := s.path.(*wg.Running); ok {
-			p := narrow()
-			defer p.stop()
-			path.OnLoad(p.load)
+		if _, ok := s.path.(*wg.Running); ok {
+			s.processors = narrow()
+			defer s.processors.stop()
+			s.attend()
 		}
 	}
 	return s.serve(ctx, ready)

@@ -21,6 +21,16 @@ type station struct {
 	lock *lockFile
 	uapi *os.File // listening; each serve accepts from a copy
 	path dataPath
+
+	several    bool        // the TUN device may have several queues
+	processors *processors // nil: they are not ours to change
+}
+
+// attend adapts the processors to the load of the data path.
+func (s *station) attend() {
+	if path, ok := s.path.(*wg.Running); ok && s.processors != nil {
+		path.OnLoad(s.processors.load)
+	}
 }
 
 // belongings are the files that go to the next engine, whatever kind it is.
@@ -48,20 +58,29 @@ func (s *station) open() error {
 
 // fresh starts a data path that is not configured, on the interface.
 func (s *station) fresh() (dataPath, error) {
-	file, err := openTUN(s.o.Iface)
+	files, err := openTUN(s.o.Iface, s.o.queues())
 	if err != nil {
 		return nil, err
 	}
-	path, err := open(s.o, file)
+	path, err := open(s.o, files)
 	if err != nil {
-		_ = file.Close() // a data path that got as far has closed it
+		files.Close() // a data path that got as far has closed them
 		return nil, err
 	}
-	if err := keepTUN(file); err != nil {
+	if err := errors.Join(keepTUN(files.Queues[0]), s.look(files)); err != nil {
 		path.Close()
 		return nil, err
 	}
 	return path, nil
+}
+
+// look finds out what kind of a TUN device it is.
+func (s *station) look(files wg.TUN) (err error) {
+	s.several, err = hasSeveralQueues(files.Queues[0])
+	if err != nil {
+		return fmt.Errorf("read queues of TUN device: %w", err)
+	}
+	return nil
 }
 
 // prepare reads what the engine before left. begin lets the data path run, or abandon ends
@@ -81,10 +100,14 @@ func (s *station) prepare(conn *net.UnixConn, size int, files belongings) (begin
 		return nil, nil, err
 	}
 	defer left.Wipe()
-	if files[tunBelonging] == nil {
+	its := files.dataPath()
+	if len(its.TUN.Queues) == 0 {
 		return nil, nil, errors.New("no TUN device is handed over")
 	}
-	d, err := wg.Resume(wg.Files{TUN: files[tunBelonging], UDP4: files[udp4Belonging], UDP6: files[udp6Belonging]}, s.o.Iface, left, s.o.Log)
+	if err := s.look(its.TUN); err != nil {
+		return nil, nil, err
+	}
+	d, err := wg.Resume(its, s.o.Iface, left, s.o.Log)
 	if err != nil {
 		return nil, nil, err
 	}

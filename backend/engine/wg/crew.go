@@ -39,7 +39,9 @@ type job[B any] struct {
 const maxHands = 3
 
 // handsFor returns how many hands a direction has where Go schedules on n processors: half
-// of them are for the other direction, and one fills batches.
+// of them are for the other direction, and one fills batches. Each queue of the TUN may have
+// as many, since one flow, which is on one queue, can need them all. Hands that are not
+// needed do not exist; of those that are, no more run at once than there are processors.
 func handsFor(n int) int { return min(max(0, n/2-1), maxHands) }
 
 func newCrew[B any](hands int, fresh func() B, work, finish func(B)) *crew[B] {

@@ -24,7 +24,7 @@ type Device struct {
 	tunnel tunnel
 	binder binder
 	keeps  bool // the kernel cannot take joined UDP
-	hands  int  // beside the goroutine of each direction: see crew
+	hands  int  // beside the goroutine of each queue and socket: see crew
 
 	self    atomic.Pointer[self]  // nil: no private key
 	sockets atomic.Pointer[bound] // nil: not open
@@ -93,8 +93,11 @@ func (d *Device) Run(ctx context.Context) error {
 		return errors.Join(err, d.tunnel.close())
 	}
 	d.LinkChanged()
-	failed := make(chan error, 1)
-	d.movers.Go(func() { failed <- d.sendLoop() })
+	queues := d.tunnel.queues()
+	failed := make(chan error, len(queues))
+	for _, q := range queues {
+		d.movers.Go(func() { failed <- d.sendLoop(q) })
+	}
 	d.workers.Go(d.clerk)
 	var err error
 	select {

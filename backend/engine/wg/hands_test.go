@@ -6,7 +6,7 @@ import "testing"
 func TestStreamsArriveWholeThroughHands(t *testing.T) {
 	for name, v6 := range map[string]bool{"over IPv4": false, "over IPv6": true} {
 		t.Run(name, func(t *testing.T) {
-			a, b := newMachineWithHands(t, 1, 2), newMachineWithHands(t, 2, 2)
+			a, b := newMachineLike(t, 1, machine{hands: 2, queues: 1}), newMachineLike(t, 2, machine{hands: 2, queues: 1})
 			connect(t, a, b, v6, 1500, 1420)
 			a.ping(t, "10.0.0.2")
 			done := make(chan struct{})

@@ -18,36 +18,22 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// openTestTUN makes a TUN interface on the host the calling thread is on.
-func openTestTUN(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return nil, err
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
-}
-
 // machine is a host with a device of ours on a real TUN interface. Machine n is 192.0.2.n
 // and 2001:db8::n outside, 10.0.0.n and fd00::n inside.
 type machine struct {
 	*node
-	host  *sandbox.Host
-	hands int
+	host    *sandbox.Host
+	hands   int
+	queues  int                 // of its TUN device
+	between func(tunnel) tunnel // put between the device and its TUN; nil: nothing
 }
 
-func newMachine(t *testing.T, n int) *machine { return newMachineWithHands(t, n, 0) }
+func newMachine(t *testing.T, n int) *machine { return newMachineLike(t, n, machine{queues: 1}) }
 
-func newMachineWithHands(t *testing.T, n, hands int) *machine {
+// newMachineLike makes a machine with the hands, queues and what is between of another.
+func newMachineLike(t *testing.T, n int, like machine) *machine {
 	t.Helper()
-	m := &machine{hands: hands, node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
+	m := &machine{hands: like.hands, queues: like.queues, between: like.between, node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
 	m.start(t)
 	t.Cleanup(func() { m.stop() })
 	return m
@@ -57,17 +43,20 @@ func newMachineWithHands(t *testing.T, n, hands int) *machine {
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	err := m.host.Do(func() error {
-		file, err := openTestTUN("wg0")
+		files, err := openTestTUN("wg0", m.queues)
 		if err != nil {
 			return err
 		}
-		m.device, err = New(file, "wg0", zerolog.Nop())
+		m.device, err = New(files, "wg0", zerolog.Nop())
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.device.binder, m.device.hands = hostBinder{m.host}, m.hands
+	if m.between != nil {
+		m.device.tunnel = m.between(m.device.tunnel)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.device.Run(ctx) }()
@@ -253,36 +242,4 @@ func TestInterfaceMayGoDownAndUp(t *testing.T) {
 	}
 	a.ping(t, "10.0.0.2")
 	b.ping(t, "10.0.0.1")
-}
-
-func TestEndsWhenTheInterfaceIsDeleted(t *testing.T) {
-	host := sandboxtest.Host(t, "gone")
-	var d *Device
-	err := host.Do(func() error {
-		file, err := openTestTUN("wg0")
-		if err != nil {
-			return err
-		}
-		d, err = New(file, "wg0", zerolog.Nop())
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.binder = hostBinder{host}
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(t.Context()) }()
-	for _, args := range [][]string{{"link", "set", "wg0", "up"}, {"link", "del", "wg0"}} {
-		if err := host.Run("ip", args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	select {
-	case err := <-ended:
-		if err == nil {
-			t.Error("no error")
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("still running")
-	}
 }

@@ -3,6 +3,7 @@ package wg
 import (
 	"bytes"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,23 @@ func TestUsedUpCounterSendsNothing(t *testing.T) {
 		a.in(datagram(a, b, 0, []byte("two")))
 		b.hears(datagram(a, b, 0, []byte("two"))) // with new keys
 	})
+}
+
+func TestUsedUpCounterNeverWrapsWhoeverReserves(t *testing.T) {
+	var s session
+	s.counter.Store(rejectAfterMessages - 1)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 100_000 {
+				if from, ok := s.reserve(1 << 20); ok {
+					t.Errorf("counter %d was given", from)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestDeadPeerHoldsAFewPackets(t *testing.T) {

@@ -145,6 +145,8 @@ func newMemoryTUN() *memoryTUN {
 	return &memoryTUN{in: make(chan []byte, 8192), out: make(chan []byte, 8192), done: make(chan struct{})}
 }
 
+func (t *memoryTUN) queues() []queue { return []queue{t} }
+
 func (t *memoryTUN) read(p []byte) (int, error) {
 	select {
 	case <-t.done:

@@ -19,7 +19,7 @@ type peer struct {
 	// Read and written by the data path, without a lock.
 	to         atomic.Pointer[endpoint] // nil: unknown
 	current    atomic.Pointer[session]  // the one to send with; nil: none
-	staged     atomic.Bool              // conversation.stage is not empty
+	staged     atomic.Bool              // conversation.stage is not empty, or still being sent
 	sentBytes  atomic.Uint64
 	gotBytes   atomic.Uint64
 	sentAt     atomic.Int64 // moment of the last authenticated message sent
@@ -28,6 +28,8 @@ type peer struct {
 	awaitSince atomic.Int64 // data sent and nothing received since; 0: nothing awaited
 	wantsKeys  atomic.Bool  // a handshake should begin
 	wakeAt     atomic.Int64 // moment the timer is set to; 0: not set
+
+	unstaging sync.Mutex // held by a sender that sends what was staged; p.mu may be taken after it
 
 	allowed []netip.Prefix // guarded by Device.mu
 
@@ -189,15 +191,21 @@ func (p *peer) keep(packet []byte) {
 	p.schedule(now)
 }
 
-// kept returns what was staged.
+// kept returns what was staged. The caller holds p.unstaging, sends it and calls unstaged.
 func (p *peer) kept() [][]byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.talk == nil {
 		return nil
 	}
-	p.staged.Store(false)
 	return p.talk.stage.take(&p.device.staged)
+}
+
+// unstaged notes that what kept returned has been sent.
+func (p *peer) unstaged() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.staged.Store(p.talk != nil && len(p.talk.stage.packets) > 0)
 }
 
 // roam remembers where an authentic message came from: section 2.1.

@@ -15,11 +15,15 @@ import (
 )
 
 // Files are what a device moves packets between. Nil: not open.
-type Files struct{ TUN, UDP4, UDP6 *os.File }
+type Files struct {
+	TUN        TUN
+	UDP4, UDP6 *os.File
+}
 
 // Close closes the files that are open.
 func (f Files) Close() {
-	for _, file := range []*os.File{f.TUN, f.UDP4, f.UDP6} {
+	f.TUN.Close()
+	for _, file := range []*os.File{f.UDP4, f.UDP6} {
 		if file != nil {
 			_ = file.Close() // another descriptor of it goes on
 		}
@@ -50,7 +54,7 @@ func (r *Running) Leave() (s *state.Device, files Files, err error) {
 func (r *Running) files() (f Files, err error) {
 	r.mu.RLock() // no new sockets meanwhile
 	defer r.mu.RUnlock()
-	if f.TUN, err = duplicate(r.tunnel.(*kernelTUN).raw); err != nil {
+	if f.TUN, err = r.tunnel.(*kernelTUN).files.duplicate(); err != nil {
 		return f, fmt.Errorf("duplicate TUN file: %w", err)
 	}
 	b := r.sockets.Load()
@@ -69,6 +73,26 @@ func (r *Running) files() (f Files, err error) {
 		}
 	}
 	return f, nil
+}
+
+// duplicate returns second descriptors of the files, also of some after an error.
+func (t TUN) duplicate() (out TUN, err error) {
+	for i, f := range t.all() {
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return out, err
+		}
+		second, err := duplicate(raw)
+		if err != nil {
+			return out, err
+		}
+		if i < len(t.Queues) {
+			out.Queues = append(out.Queues, second)
+		} else {
+			out.Writer = second
+		}
+	}
+	return out, nil
 }
 
 // duplicate returns a second descriptor of an open file.
@@ -132,10 +156,13 @@ func adoptUDP(file *os.File, v6 bool) (socket, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	s.in.init(s.v6)
-	s.out.init(s)
 	return s, nil
 }
 
 func (s *udpSocket) hush() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed one only
 
-func (t *kernelTUN) hush() { _ = t.file.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed one only
+func (t *kernelTUN) hush() {
+	for _, f := range t.files.Queues {
+		_ = f.SetReadDeadline(time.Unix(1, 0)) // fails on a closed one only
+	}
+}

@@ -41,8 +41,8 @@ func newSender(d *Device) *sender {
 	}
 }
 
-// sendLoop carries packets from the TUN to the peers until the TUN is closed.
-func (d *Device) sendLoop() error {
+// sendLoop carries packets from one queue of the TUN to the peers until the TUN is closed.
+func (d *Device) sendLoop(from queue) error {
 	var c *crew[*sender]
 	c = newCrew(d.hands, func() *sender {
 		s := newSender(d)
@@ -53,7 +53,7 @@ func (d *Device) sendLoop() error {
 	s := c.fresh()
 	buf := make([]byte, offload.HeaderSize+maxPacket)
 	for {
-		n, err := d.tunnel.read(buf)
+		n, err := from.read(buf)
 		for full := 0; err == nil && n > 0; {
 			s.packet(buf[:n])
 			if len(s.arena) >= flushAt {
@@ -66,7 +66,7 @@ func (d *Device) sendLoop() error {
 					d.counters.handed.Add(1)
 				}
 			}
-			n, err = d.tunnel.tryRead(buf)
+			n, err = from.tryRead(buf)
 		}
 		s.flush()
 		if errors.Is(err, os.ErrClosed) {
@@ -101,8 +101,11 @@ func (s *sender) packet(b []byte) {
 	s.seal(p, current, b, now)
 }
 
-// unstage sends what waited for a session.
+// unstage sends what waited for a session. Another sender that comes meanwhile waits, so that
+// what it has does not overtake it.
 func (s *sender) unstage(p *peer) {
+	p.unstaging.Lock()
+	defer p.unstaging.Unlock()
 	now := s.device.now()
 	current := p.current.Load()
 	if current == nil || !current.usable(now) {
@@ -112,6 +115,7 @@ func (s *sender) unstage(p *peer) {
 		s.seal(p, current, b, now)
 	}
 	s.flush()
+	p.unstaged()
 }
 
 // seal cuts a packet and appends the pieces to the batch, to be encrypted with it.

@@ -48,14 +48,19 @@ func (s *session) usable(now moment) bool {
 	return !s.closed.Load() && now-s.created < rejectAfterTime && s.counter.Load() < rejectAfterMessages
 }
 
-// reserve takes n message counters and returns the first, or false when they are used up.
+// reserve takes n message counters and returns the first, or false when they are used up. No
+// counter is given twice, whoever else reserves.
 func (s *session) reserve(n int) (uint64, bool) {
-	last := s.counter.Add(uint64(n))
-	if last >= rejectAfterMessages || last < uint64(n) {
-		s.counter.Store(rejectAfterMessages) // and stay there: a counter never wraps
-		return 0, false
+	for {
+		from := s.counter.Load()
+		if from >= rejectAfterMessages || uint64(n) >= rejectAfterMessages-from {
+			s.counter.Store(rejectAfterMessages) // and stay there: a counter never wraps
+			return 0, false
+		}
+		if s.counter.CompareAndSwap(from, from+uint64(n)) {
+			return from, true
+		}
 	}
-	return last - uint64(n), true
 }
 
 // aged reports whether sending should bring about a new session: section 6.2.

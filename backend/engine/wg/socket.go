@@ -4,10 +4,8 @@ import "net/netip"
 
 // tunnel is the TUN device: packets in plain.
 type tunnel interface {
-	// read waits for one packet and reads it behind its virtio header.
-	read(p []byte) (int, error)
-	// tryRead is read for a packet that is there already; 0 when none is.
-	tryRead(p []byte) (int, error)
+	// queues returns what is read, each by one goroutine.
+	queues() []queue
 	// write hands one packet over, given in pieces, virtio header first.
 	write(pieces [][]byte) error
 	// link looks at the interface.
@@ -15,6 +13,14 @@ type tunnel interface {
 	// hush makes every read return os.ErrClosed, now and later. Writing goes on.
 	hush()
 	close() error
+}
+
+// queue brings a part of a TUN device's packets: those of a flow stay in order.
+type queue interface {
+	// read waits for one packet and reads it behind its virtio header.
+	read(p []byte) (int, error)
+	// tryRead is read for a packet that is there already; 0 when none is.
+	tryRead(p []byte) (int, error)
 }
 
 // binder opens the device's sockets, and knows the interfaces beside which it does.

@@ -3,7 +3,6 @@ package wg
 import (
 	"context"
 	"net"
-	"os"
 
 	"github.com/rs/zerolog"
 )
@@ -16,8 +15,8 @@ type Running struct {
 }
 
 // Start makes a device as New does and runs it on a goroutine of its own.
-func Start(file *os.File, name string, log zerolog.Logger) (*Running, error) {
-	d, err := New(file, name, log)
+func Start(files TUN, name string, log zerolog.Logger) (*Running, error) {
+	d, err := New(files, name, log)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,20 +13,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelTUN is a TUN device of the kernel, opened with IFF_NO_PI and IFF_VNET_HDR.
+// TUN are the open descriptors of one TUN device, opened non-blocking with IFF_TUN,
+// IFF_NO_PI and IFF_VNET_HDR. At least one is to be read.
+//
+// A device with several queues (IFF_MULTI_QUEUE) remembers which queue a flow was written to
+// and gives the flow's packets of the other direction to that queue from then on
+// (tun_flow_update in drivers/net/tun.c). Written to one queue, all flows would soon be read
+// from that one; and a flow would change its queue, and its packets their order, when it is
+// learned and again when it has been forgotten, after 3 s. So packets are written to a
+// descriptor of its own that is attached to no queue (TUNSETQUEUE, IFF_DETACH_QUEUE): from
+// such a one nothing is learned. Which queue a flow is on is left to a hash of its addresses
+// and ports that no packet changes (tun_automq_select_queue).
+type TUN struct {
+	Queues []*os.File // each has packets to read, all those of a flow
+	Writer *os.File   // attached to no queue; nil: the first queue is written to
+}
+
+// all returns the files there are.
+func (t TUN) all() []*os.File {
+	files := slices.Clone(t.Queues)
+	if t.Writer != nil {
+		files = append(files, t.Writer)
+	}
+	return files
+}
+
+// Close closes the files.
+func (t TUN) Close() {
+	for _, f := range t.all() {
+		_ = f.Close() // another descriptor of it goes on
+	}
+}
+
+// kernelTUN is a TUN device of the kernel.
 type kernelTUN struct {
-	file    *os.File
-	raw     syscall.RawConn
+	files   TUN
+	readers []*kernelQueue
+	raw     syscall.RawConn // written to
 	name    string
 	control int // a socket for ioctls, in the interface's network namespace
 	closed  atomic.Bool
-
-	// Of the one goroutine that reads.
-	in      []byte
-	n       int
-	inErr   error
-	patient bool
-	readFn  func(uintptr) bool
 
 	mu      sync.Mutex // guards what follows: receivers take turns
 	vector  []unix.Iovec
@@ -33,15 +60,27 @@ type kernelTUN struct {
 	writeFn func(uintptr) bool
 }
 
-// openTUN takes over file and turns on what the kernel can leave to us. joinsUDP reports
+// openTUN takes over files and turns on what the kernel can leave to us. joinsUDP reports
 // whether it takes joined UDP.
-func openTUN(file *os.File, name string) (t *kernelTUN, joinsUDP bool, err error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return nil, false, fmt.Errorf("use TUN device %s: %w", name, err)
+func openTUN(files TUN, name string) (t *kernelTUN, joinsUDP bool, err error) {
+	if len(files.Queues) == 0 {
+		return nil, false, fmt.Errorf("use TUN device %s: no queue", name)
 	}
-	t = &kernelTUN{file: file, raw: raw, name: name}
-	t.readFn, t.writeFn = t.readNow, t.writeNow
+	t = &kernelTUN{files: files, name: name}
+	t.writeFn = t.writeNow
+	for _, f := range files.Queues {
+		q, err := newKernelQueue(t, f)
+		if err != nil {
+			return nil, false, err
+		}
+		t.readers = append(t.readers, q)
+	}
+	t.raw = t.readers[0].raw
+	if files.Writer != nil {
+		if t.raw, err = files.Writer.SyscallConn(); err != nil {
+			return nil, false, fmt.Errorf("use TUN device %s: %w", name, err)
+		}
+	}
 	if joinsUDP, err = t.offload(); err != nil {
 		return nil, false, err
 	}
@@ -52,7 +91,15 @@ func openTUN(file *os.File, name string) (t *kernelTUN, joinsUDP bool, err error
 	return t, joinsUDP, nil
 }
 
-// offload asks for super-packets: TCP always, UDP where the kernel has it (Linux 6.2).
+func (t *kernelTUN) queues() (out []queue) {
+	for _, q := range t.readers {
+		out = append(out, q)
+	}
+	return out
+}
+
+// offload asks for super-packets: TCP always, UDP where the kernel has it (Linux 6.2). It
+// is the device that is asked, through whichever descriptor.
 func (t *kernelTUN) offload() (joinsUDP bool, err error) {
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 	set := func(flags uintptr) (err error) {
@@ -68,47 +115,6 @@ func (t *kernelTUN) offload() (joinsUDP bool, err error) {
 		return true, nil
 	}
 	return false, set(tcp)
-}
-
-func (t *kernelTUN) read(p []byte) (int, error)    { return t.receive(p, true) }
-func (t *kernelTUN) tryRead(p []byte) (int, error) { return t.receive(p, false) }
-
-func (t *kernelTUN) receive(p []byte, patient bool) (int, error) {
-	t.in, t.patient = p, patient
-	err := t.raw.Read(t.readFn)
-	t.in = nil
-	if t.closed.Load() || errors.Is(err, os.ErrDeadlineExceeded) { // see hush
-		return 0, os.ErrClosed
-	}
-	if err == nil {
-		err = t.inErr
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read from %s: %w", t.name, err)
-	}
-	return t.n, nil
-}
-
-// readNow reads once. It returns false when the poller should wait.
-func (t *kernelTUN) readNow(fd uintptr) bool {
-	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&t.in[0])), uintptr(len(t.in)))
-		t.n, t.inErr = int(n), nil
-		if errno != 0 {
-			t.n, t.inErr = 0, errno
-		}
-		switch {
-		case t.inErr == nil:
-			return true
-		case errors.Is(t.inErr, unix.EINTR):
-		case errors.Is(t.inErr, unix.EAGAIN):
-			t.n, t.inErr = 0, nil
-			return !t.patient
-		default:
-			t.n = 0
-			return true
-		}
-	}
 }
 
 func (t *kernelTUN) write(pieces [][]byte) error {
@@ -161,5 +167,9 @@ func (t *kernelTUN) close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	return errors.Join(t.file.Close(), unix.Close(t.control))
+	err := unix.Close(t.control)
+	for _, f := range t.files.all() {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }

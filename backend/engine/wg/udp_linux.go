@@ -64,8 +64,8 @@ type udpSocket struct {
 
 	in inbox // of the one goroutine that receives
 
-	mu  sync.Mutex // guards out: senders take turns
-	out outbox
+	mu   sync.Mutex // guards idle
+	idle []*outbox  // each sender has one while it sends: as many as ever sent at once
 }
 
 func openUDP(network string, port uint16, mark uint32) (*udpSocket, error) {
@@ -83,7 +83,6 @@ func openUDP(network string, port uint16, mark uint32) (*udpSocket, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	s.in.init(s.v6)
-	s.out.init(s)
 	return s, nil
 }
 
@@ -150,14 +149,16 @@ func (s *udpSocket) receive(in []incoming) (int, error) {
 	return s.in.n, nil
 }
 
+// send may be called by several senders at once: the kernel lets datagrams of one socket be
+// sent side by side (udp_sendmsg takes the socket's lock for corked ones only).
 func (s *udpSocket) send(out []outgoing) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	b := s.outbox()
+	defer s.putBack(b)
 	var last error
 	for len(out) > 0 {
-		n, err := s.sendSome(out)
+		n, err := s.sendSome(b, out)
 		if err != nil {
-			last = s.rescue(&out[n], err)
+			last = s.rescue(b, &out[n], err)
 			n++
 		}
 		out = out[n:]
@@ -165,25 +166,44 @@ func (s *udpSocket) send(out []outgoing) error {
 	return last
 }
 
+// outbox returns one that nobody uses.
+func (s *udpSocket) outbox() *outbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		b := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return b
+	}
+	return newOutbox(s.v6)
+}
+
+// putBack takes an outbox that is used no more.
+func (s *udpSocket) putBack(b *outbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, b)
+}
+
 // sendSome sends messages until one fails, and returns how many went out.
-func (s *udpSocket) sendSome(out []outgoing) (int, error) {
+func (s *udpSocket) sendSome(b *outbox, out []outgoing) (int, error) {
 	if s.noGSO.Load() {
 		for i := range out {
 			if out[i].count > 1 {
 				if i > 0 {
-					return s.sendSome(out[:i])
+					return s.sendSome(b, out[:i])
 				}
 				return 0, unix.EIO // singly, please
 			}
 		}
 	}
-	return s.out.send(s, out[:min(len(out), maxBatch)])
+	return b.send(s, out[:min(len(out), maxBatch)])
 }
 
 // rescue tries another way for a message that was refused. A train is sent singly before
 // its local address is doubted: EINVAL may mean either, since older kernels give it for a
 // segment larger than the path's MTU; and each of the single ones is rescued in turn.
-func (s *udpSocket) rescue(m *outgoing, err error) error {
+func (s *udpSocket) rescue(b *outbox, m *outgoing, err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -191,13 +211,13 @@ func (s *udpSocket) rescue(m *outgoing, err error) error {
 		if errors.Is(err, unix.EIO) { // no checksum offload on the way out: udp(7), UDP_SEGMENT
 			s.noGSO.Store(true)
 		}
-		return s.sendSingly(m)
+		return s.sendSingly(b, m)
 	}
 	if m.to.local.IsValid() && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENETUNREACH)) {
 		if m.peer != nil {
 			m.peer.unstick()
 		}
-		_, err = s.out.send(s, []outgoing{m.anywhere()})
+		_, err = b.send(s, []outgoing{m.anywhere()})
 	}
 	return err
 }
@@ -210,14 +230,14 @@ func (m *outgoing) anywhere() outgoing {
 }
 
 // sendSingly sends a train as single datagrams.
-func (s *udpSocket) sendSingly(m *outgoing) error {
+func (s *udpSocket) sendSingly(b *outbox, m *outgoing) error {
 	singles := make([]outgoing, 0, maxBatch)
 	var last error
 	flush := func() {
 		for rest := singles; len(rest) > 0; {
-			n, err := s.out.send(s, rest)
+			n, err := b.send(s, rest)
 			if err != nil {
-				last = errors.Join(last, s.rescue(&rest[n], err))
+				last = errors.Join(last, s.rescue(b, &rest[n], err))
 				n++
 			}
 			rest = rest[n:]

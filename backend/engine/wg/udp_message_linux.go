@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -122,12 +123,15 @@ type outbox struct {
 	todo    []mmsghdr
 	n       int
 	err     error
+	full    bool // the socket's buffer
 	writeFn func(uintptr) bool
+	tryFn   func(uintptr)
 }
 
-func (b *outbox) init(s *udpSocket) {
-	b.v6 = s.v6
-	b.writeFn = b.writeNow
+func newOutbox(v6 bool) *outbox {
+	b := &outbox{v6: v6}
+	b.writeFn, b.tryFn = b.writeNow, b.tryNow
+	return b
 }
 
 // send sends at most maxBatch messages and returns how many went out; the error is that of
@@ -147,7 +151,7 @@ func (b *outbox) send(s *udpSocket, out []outgoing) (int, error) {
 	sent := 0
 	for sent < len(out) {
 		b.todo = b.headers[sent:len(out)]
-		if err := s.raw.Write(b.writeFn); err != nil {
+		if err := b.push(s.raw); err != nil {
 			return sent, err
 		}
 		if b.err != nil {
@@ -157,6 +161,17 @@ func (b *outbox) send(s *udpSocket, out []outgoing) (int, error) {
 	}
 	return sent, nil
 }
+
+// push sends what is to do, or a part of it. Go lets one goroutine at a time into Write, and
+// as many as come into Control, which cannot wait.
+func (b *outbox) push(raw syscall.RawConn) error {
+	if err := raw.Control(b.tryFn); err != nil || !b.full {
+		return err
+	}
+	return raw.Write(b.writeFn)
+}
+
+func (b *outbox) tryNow(fd uintptr) { b.full = !b.writeNow(fd) }
 
 func (b *outbox) writeNow(fd uintptr) bool {
 	for {

@@ -71,14 +71,14 @@ func TestTrainsArriveWholeOrSingly(t *testing.T) {
 				arrive(t, b, from, bytes.Repeat(payload, 2))
 			}
 			send()
-			if err := a.rescue(&train, unix.EMSGSIZE); err != nil {
+			if err := a.rescue(newOutbox(a.v6), &train, unix.EMSGSIZE); err != nil {
 				t.Fatal(err)
 			}
 			arrive(t, b, from, payload)
 			if a.noGSO.Load() {
 				t.Error("one path that is too narrow ends trains for all")
 			}
-			if err := a.rescue(&train, unix.EIO); err != nil {
+			if err := a.rescue(newOutbox(a.v6), &train, unix.EIO); err != nil {
 				t.Fatal(err)
 			}
 			arrive(t, b, from, payload)
@@ -97,7 +97,7 @@ func TestTrainTooLargeForItsPathKeepsItsLocalAddress(t *testing.T) {
 	p.to.Store(&endpoint{remote: to, local: from.Addr()})
 	payload := bytes.Repeat([]byte("0123456789"), 300)
 	train := outgoing{peer: p, to: p.to.Load(), pieces: [][]byte{payload}, segment: 1000, size: 3000, count: 3, ecn: 2}
-	if err := a.rescue(&train, unix.EINVAL); err != nil {
+	if err := a.rescue(newOutbox(a.v6), &train, unix.EINVAL); err != nil {
 		t.Fatal(err)
 	}
 	arrive(t, b, from, payload)
@@ -106,7 +106,7 @@ func TestTrainTooLargeForItsPathKeepsItsLocalAddress(t *testing.T) {
 	}
 	train.to = &endpoint{remote: to, local: netip.MustParseAddr("2001:db8::77")} // not ours
 	p.to.Store(train.to)
-	if err := a.rescue(&train, unix.EINVAL); err != nil {
+	if err := a.rescue(newOutbox(a.v6), &train, unix.EINVAL); err != nil {
 		t.Fatal(err)
 	}
 	arrive(t, b, from, payload)

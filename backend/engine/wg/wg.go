@@ -3,7 +3,7 @@
 // device and UDP sockets. It speaks WireGuard as the white paper defines it and knows
 // nothing of Loden's leases, nodes or routes.
 //
-//	            sender (one goroutine)                      receiver (one per socket)
+//	            sender (one per queue of the TUN)           receiver (one per socket)
 //	TUN ─read─► route ─► session ─► cut, seal ─► UDP     UDP ─► open, replay ─► route ─► join ─► TUN
 //	               │ none yet                             │ handshake messages
 //	               ▼                                      ▼
