@@ -71,7 +71,14 @@ func newMachine(t *testing.T, n int, e engine) *machine {
 			t.Logf("%s on machine %d said:\n%s", e.name, n, &said)
 		}
 	})
-	sandboxtest.Until(t, 10*time.Second, e.name, func() error { return m.host.Run("wg", "show", "wg0") })
+	// Not wg(8): it takes a socket that is bound but does not listen yet for a left one, and removes it.
+	sandboxtest.Until(t, 10*time.Second, e.name, func() error {
+		c, err := net.Dial("unix", m.host.Path("/run/wireguard")+"/wg0.sock")
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
 	m.public = strings.TrimSpace(m.output(t, "sh", "-c",
 		"umask 077; wg genkey >/run/loden/key; wg set wg0 listen-port 51820 private-key /run/loden/key; wg pubkey </run/loden/key"))
 	return m
