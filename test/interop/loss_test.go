@@ -142,13 +142,17 @@ func packetID(data []byte) ([]byte, bool) {
 
 func TestBadWiresAreSurvived(t *testing.T) {
 	t.Parallel()
+	all := others(t)
+	if all[0].program != "" { // ours with ours is the same in QEMU, but slow
+		all = append(all, ours)
+	}
 	for _, c := range []struct {
 		badWire
 		others []engine
 	}{
-		{badWire{0.001, 0.01}, []engine{ours}},
-		{badWire{0.01, 0.05}, []engine{ours}},
-		{badWire{0.05, 0.05}, append([]engine{ours}, others(t)...)},
+		{badWire{0.001, 0.01}, others(t)},
+		{badWire{0.01, 0.05}, others(t)},
+		{badWire{0.05, 0.05}, all},
 	} {
 		for _, other := range c.others {
 			for outside, v6 := range families {

@@ -15,6 +15,14 @@ type pair struct {
 	said int
 }
 
+// addresses of a machine, whose number is the only argument.
+const addresses = `
+ip addr add 192.0.2.%[1]d/24 dev eth0
+ip addr add 2001:db8::%[1]d/64 dev eth0 nodad
+ip link set wg0 mtu 1420 up
+ip addr add 10.0.0.%[1]d/24 dev wg0
+ip addr add fd00::%[1]d/64 dev wg0 nodad`
+
 // newPair makes the machines, and ends with the test.
 func newPair(t *testing.T, first, second engine, v6 bool) *pair {
 	t.Helper()
@@ -24,11 +32,7 @@ func newPair(t *testing.T, first, second engine, v6 bool) *pair {
 	}
 	p.tape = newTape(t, p.a.host)
 	for _, m := range []*machine{p.a, p.b} {
-		m.ip(t, "addr add 192.0.2.%d/24 dev eth0", m.n)
-		m.ip(t, "addr add 2001:db8::%d/64 dev eth0 nodad", m.n)
-		m.ip(t, "link set wg0 mtu 1420 up")
-		m.ip(t, "addr add 10.0.0.%d/24 dev wg0", m.n)
-		m.ip(t, "addr add fd00::%d/64 dev wg0 nodad", m.n)
+		m.output(t, "sh", "-ec", fmt.Sprintf(addresses, m.n)) // one process: they are slow in QEMU
 	}
 	p.introduce(t)
 	return p

@@ -47,7 +47,7 @@ func sizes(t *testing.T, p *pair) {
 					}
 					return nil
 				})
-				transfer(t, from, p.other(from), v6, 1<<20)
+				transfer(t, from, p.other(from), v6, 256<<10)
 			}
 		}
 	}
