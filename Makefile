@@ -65,6 +65,10 @@ test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
 
+.PHONY: interop
+interop: packages programs interop-programs ## the engine beside wireguard-go, Tailscale's fork: everything, minutes
+	$(ROOT) $(GO) test -race -count=1 -timeout 12m -v ./test/interop -rekey
+
 .PHONY: interop-programs
 interop-programs: $(BIN)/bench/wireguard-go $(BIN)/interop/wireguard-tailscale
 
@@ -79,7 +83,7 @@ soak: packages ## engines for SOAK (10m) through accidents drawn from SEED: no c
 	$(ROOT) $(GO) test -race -count=1 -timeout 0 -v ./test/soak -soak $(SOAK) -seed $(SEED)
 
 .PHONY: test-kernel
-test-kernel: packages build ## kernel WireGuard, alone and mixed, under Debian's kernel in QEMU
+test-kernel: packages build ## kernel WireGuard, alone, mixed and beside the engine, under Debian's kernel in QEMU
 	GO=$(GO) test/kernel/run.sh
 
 .PHONY: image image-test

@@ -15,11 +15,15 @@ modprobe -a tun nf_conntrack nf_tables # what a host with rules has; WireGuard i
 verdict=good
 tests() {
 	cd "$1" || verdict=bad
-	"./$2" -test.v -test.timeout 40m -test.run "$3" || verdict=bad
+	program=$2 run=$3
+	shift 3
+	"./$program" -test.v -test.timeout 40m -test.run "$run" "$@" || verdict=bad
 	read -r up _ </proc/uptime
-	echo "GUEST $2 done after $up s"
+	echo "GUEST $program done after $up s"
 }
 tests /work/backend backend.test "^TestKernel.*$pattern"
 tests /work/test/kernel kernel.test "$pattern"
+export LODEN_INTEROP_WITH=kernel
+tests /work/test/interop interop.test "$pattern" -test.parallel 4 -rekey
 echo "GUEST VERDICT: $verdict"
 poweroff -f

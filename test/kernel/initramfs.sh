@@ -39,7 +39,7 @@ for applet in $(busybox --list); do # what is not there for real
 done
 
 for module in wireguard tun veth bridge overlay dummy af_packet iptable_nat ip6table_nat iptable_filter ip6table_filter \
-	xt_MASQUERADE xt_nat xt_comment xt_conntrack xt_tcpudp xt_mark xt_statistic xt_addrtype xt_set xt_multiport ip_set_hash_net \
+	xt_MASQUERADE xt_nat xt_comment xt_conntrack xt_tcpudp xt_mark xt_statistic xt_addrtype xt_set xt_multiport xt_NFQUEUE nfnetlink_queue ip_set_hash_net \
 	nft_masq nft_ct nft_nat nft_chain_nat nft_compat nft_reject_inet nft_limit nft_log nft_fib_inet nft_counter nf_conntrack_netlink sch_netem; do
 	for file in $(modprobe -d "$tree" -S "$version" --show-depends "$module" 2>/dev/null | awk '/^insmod/ { print $2 }'); do
 		to=usr/lib/modules/$version/${file#*lib/modules/"$version"/}
@@ -51,9 +51,10 @@ cp "$tree/lib/modules/$version"/modules.order "$tree/lib/modules/$version"/modul
 depmod -b "$guest" "$version"
 
 cp -r "$root/bin" work/bin
-mkdir -p work/test/kernel work/backend
+mkdir -p work/test/kernel work/test/interop work/backend
 cp "$root/.cache/kernel/backend.test" work/backend/
 cp "$root/.cache/kernel/kernel.test" work/test/kernel/
+cp "$root/.cache/kernel/interop.test" work/test/interop/
 cp "$root/test/kernel/guest.sh" init
 chmod +x init
 find . | cpio --quiet -o -H newc >"$output"

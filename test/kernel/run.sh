@@ -1,13 +1,13 @@
 #!/bin/sh
 # run.sh [TEST-PATTERN]: the tests of kernel WireGuard, on a machine whose own kernel may have none. It boots Debian's cloud
-# kernel in QEMU without any special right or processor feature, and runs the programs of bin/ and two test binaries in it.
+# kernel in QEMU without any special right or processor feature, and runs the programs of bin/ and three test binaries in it.
 # Downloads are kept in .cache/kernel. `make build` must have run.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=$root/.cache/kernel
 pattern=${1:-.}
-limit=${KERNEL_TEST_SECONDS:-2700}
+limit=${KERNEL_TEST_SECONDS:-3300}
 GO=${GO:-go}
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -29,7 +29,7 @@ if [ ! -e "$tree/modules.dep.done" ]; then
 fi
 
 # What runs inside: static, so that the guest needs no library of Go's.
-for p in backend test/kernel; do
+for p in backend test/kernel test/interop; do
 	(cd "$root" && CGO_ENABLED=0 $GO test -c -tags kernel -trimpath -o "$cache/$(basename "$p").test" "./$p")
 done
 "$here/initramfs.sh" "$root" "$tree" "$version" "$cache/guest.cpio"
