@@ -41,11 +41,16 @@ func TestCookiesLetTheHonestIn(t *testing.T) {
 			}
 			return nil
 		})
+		word := ""
 		sandboxtest.Until(t, 3*patience, "an answer to an initiation with a cookie", func() error {
-			p.meets(t, p.a)
-			p.hears(t, p.a, false)
+			if word == "" || p.b.ear.count(word) > 0 { // it got in, perhaps without one: once more
+				p.meets(t, p.a)
+				word = p.word()
+			}
+			p.a.say(t, "", inside(p.b.n, false), word)
 			return p.answered(p.tape.all(initiation, here), p.tape.all(response, there))
 		})
+		p.hears(t, p.a, false)
 	})
 }
 
