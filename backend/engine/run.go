@@ -86,41 +86,41 @@ const (
 	relayWithin = 5 * time.Second // an engine that starts or hands over takes no orders for a moment
 )
 
-// begin takes the lock and starts a data path, or takes all that from a running engine.
+// begin gets a data path by attempt, and tries again for a while what fails only for now.
 func begin(ctx context.Context, o Options) (*station, error) {
 	for began := time.Now(); ; {
-		lock, err := takeLock(o.RunDir, o.owner())
-		if err == nil {
-			s := &station{o: o, lock: lock}
-			err := s.open()
-			if err == nil {
-				return s, nil
-			}
-			lock.release()
-			// The kernel may release the lock of one that was killed before its TUN device,
-			// which takes a grace period of RCU for each queue.
-			if !errors.Is(err, unix.EBUSY) || time.Since(began) > relayWithin {
-				return nil, err
-			}
-			if !pause(ctx) {
-				return nil, ctx.Err()
-			}
-			continue
-		}
-		if !errors.Is(err, ErrRunning) || !o.Relay {
-			return nil, err
-		}
-		s, failed := succeed(ctx, o)
-		if failed == nil {
-			return s, nil
-		}
-		if !errors.Is(failed, errUnready) || time.Since(began) > relayWithin {
-			return nil, fmt.Errorf("%w, and does not hand over: %w", err, failed)
+		s, err := attempt(ctx, o)
+		// The kernel may release the lock of one that was killed before its TUN device, which
+		// takes a grace period of RCU for each queue: busy until then.
+		passing := errors.Is(err, errUnready) || errors.Is(err, unix.EBUSY)
+		if !passing || time.Since(began) > relayWithin {
+			return s, err
 		}
 		if !pause(ctx) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// attempt takes the lock and starts a data path, or takes all that from a running engine.
+func attempt(ctx context.Context, o Options) (*station, error) {
+	lock, err := takeLock(o.RunDir, o.owner())
+	if err == nil {
+		s := &station{o: o, lock: lock}
+		if err := s.open(); err != nil {
+			lock.release()
+			return nil, err
+		}
+		return s, nil
+	}
+	if !errors.Is(err, ErrRunning) || !o.Relay {
+		return nil, err
+	}
+	s, failed := succeed(ctx, o)
+	if failed != nil {
+		return nil, fmt.Errorf("%w, and does not hand over: %w", err, failed)
+	}
+	return s, nil
 }
 
 // free waits until no engine runs, and reports whether that came before ctx ended.
