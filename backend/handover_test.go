@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/backend/engine/wg/state"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/sandbox/sandboxtest"
 )
@@ -131,10 +132,10 @@ func handOver(t *testing.T, queues int) {
 
 func TestEngineGoesOnWhenNobodyTakesWhatItGives(t *testing.T) {
 	t.Run("1 queue, an older taker", func(t *testing.T) {
-		goOn(t, 1, `{"version":1,"do":"give","engine":"loden","state":1}`)
+		goOn(t, 1, fmt.Sprintf(`{"version":1,"do":"give","engine":"loden","state":%d}`, state.Version))
 	})
 	t.Run("4 queues", func(t *testing.T) {
-		goOn(t, 4, `{"version":1,"do":"give","engine":"loden","state":1,"queues":8}`)
+		goOn(t, 4, fmt.Sprintf(`{"version":1,"do":"give","engine":"loden","state":%d,"queues":8}`, state.Version))
 	})
 }
 

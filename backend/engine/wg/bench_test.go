@@ -38,7 +38,7 @@ func BenchmarkReceiveTrain(b *testing.B) {
 	for b.Loop() {
 		r.now = d.now()
 		m.n, m.segment = copy(m.buf, sealed), k.size
-		theirs.window.Reset()
+		theirs.window = window{}
 		r.n = 1
 		r.all()
 	}

@@ -84,6 +84,6 @@ func (s *session) export() opt.Option[state.Session] {
 	defer s.mu.Unlock()
 	return opt.Some(state.Session{
 		Keys: s.keys, Local: s.local, Initiator: s.initiator, Created: s.created,
-		Counter: min(s.counter.Load()+spareCounters, rejectAfterMessages), Fresh: s.next,
+		Counter: min(s.counter.Load()+spareCounters, rejectAfterMessages), Window: s.window.export(),
 	})
 }

@@ -99,12 +99,12 @@ func (p *peer) restoreTalk(t state.Talk, wantsKeys bool) error {
 	return nil
 }
 
-// restoreSession goes on with a session: with the next counter, and nothing received that
-// may have been received before.
+// restoreSession goes on with a session: with the next counter, and with what is still to be
+// received.
 func (p *peer) restoreSession(from state.Session) *session {
 	s := newSession(p, &from.Keys, from.Local, from.Initiator, from.Created)
 	s.counter.Store(from.Counter)
-	s.next, s.floor = from.Fresh, from.Fresh
+	s.window.restore(from.Window)
 	p.device.indices.grant(from.Local, s)
 	return s
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.zx2c4.com/wireguard/replay"
-
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 )
@@ -25,9 +23,7 @@ type session struct {
 	closed        atomic.Bool
 
 	mu     sync.Mutex // guards what follows
-	window replay.Filter
-	next   uint64 // greater than every counter received
-	floor  uint64 // counters below are old, whatever window says: a session of the process before us
+	window window
 
 	keys noise.Keys // guarded by peer.mu: what another process needs to go on; see leave
 }
@@ -91,9 +87,5 @@ func (s *session) seal(counter uint64, plaintext []byte) []byte {
 func (s *session) fresh(counter uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if counter < s.floor || !s.window.ValidateCounter(counter, rejectAfterMessages) {
-		return false
-	}
-	s.next = max(s.next, counter+1)
-	return true
+	return counter < rejectAfterMessages && s.window.take(counter)
 }

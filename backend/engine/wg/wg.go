@@ -39,8 +39,7 @@ const (
 	initiationInterval = time.Second / 50       // at most that many from one peer are read
 
 	rekeyAfterMessages  = 1 << 60
-	replayWindow        = 1 << 13                           // bits of wireguard-go's replay.Filter
-	rejectAfterMessages = math.MaxUint64 - replayWindow - 1 // 2^64 - 2^13 - 1 and one to spare
+	rejectAfterMessages = math.MaxUint64 - 1<<13 - 1 // 2^64 - 2^13 - 1 and one to spare
 )
 
 // Bounds of this implementation.

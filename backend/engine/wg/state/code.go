@@ -11,10 +11,10 @@ import (
 )
 
 // Version is that of the form. Another one is refused.
-const Version = 1
+const Version = 2
 
 // MaxSize is the longest text that is read, in bytes: 100,000 peers with two sessions each
-// take half of it.
+// take three quarters of it.
 const MaxSize = 128 << 20
 
 // errMalformed is all that is said about a text that is not one: the rest may be secret.
@@ -217,5 +217,8 @@ func (s *Session) walk(c *coder) {
 	c.flag(&s.Initiator)
 	c.moments(&s.Created)
 	c.u64(&s.Counter)
-	c.u64(&s.Fresh)
+	c.u64(&s.Window.Newest)
+	for i := range s.Window.Blocks {
+		c.u64(&s.Window.Blocks[i])
+	}
 }

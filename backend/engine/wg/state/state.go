@@ -57,7 +57,14 @@ type Session struct {
 	Initiator bool
 	Created   Moment
 	Counter   uint64 // the next one to send with
-	Fresh     uint64 // the smallest that may still be received
+	Window    Window
+}
+
+// Window says which of the newest counters were received, since those on the way may arrive
+// in another order than they were sent: queues of the sender and paths overtake each other.
+type Window struct {
+	Newest uint64     // the greatest one
+	Blocks [16]uint64 // a bit for each of 64 counters: the block with Newest, the one before it, and so on
 }
 
 // Wipe overwrites the secrets.
