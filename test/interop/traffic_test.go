@@ -3,13 +3,9 @@ package interop_test
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/loden-net/loden/network/sandbox/sandboxtest"
 )
@@ -106,42 +102,7 @@ func (m *machine) dial(t *testing.T, from, to string) net.Conn {
 // transfer sends size random bytes over TCP from a to b and wants them whole.
 func transfer(t *testing.T, a, b *machine, v6 bool, size int64) {
 	t.Helper()
-	to := inside(b.n, v6)
-	var l net.Listener
-	err := b.host.Do(func() (err error) {
-		l, err = net.Listen("tcp", net.JoinHostPort(to, "0"))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	got := make(chan uint32, 1)
-	go func() {
-		sum := crc32.NewIEEE()
-		if c, err := l.Accept(); err == nil {
-			_ = c.SetDeadline(time.Now().Add(2 * patience))
-			_, _ = io.Copy(sum, c) // a cut shows in the sum
-			_ = c.Close()
-		}
-		got <- sum.Sum32()
-	}()
-	var c net.Conn
-	err = a.host.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", l.Addr().String(), patience)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.SetDeadline(time.Now().Add(2 * patience))
-	sum := crc32.NewIEEE()
-	_, err = io.Copy(io.MultiWriter(c, sum), io.LimitReader(rand.NewChaCha8([32]byte{1}), size))
-	_ = c.Close()
-	if err != nil {
-		t.Fatalf("send %d bytes to %s: %v", size, to, err)
-	}
-	if got := <-got; got != sum.Sum32() {
-		t.Errorf("%d bytes to %s: altered on their way", size, to)
+	if err := sandboxtest.Transfer(a.host, b.host, inside(b.n, v6), size, 2*patience); err != nil {
+		t.Error(err)
 	}
 }

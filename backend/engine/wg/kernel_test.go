@@ -3,7 +3,6 @@ package wg
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -111,43 +110,11 @@ func (m *machine) ping(t *testing.T, to string, args ...string) {
 	}
 }
 
-// transfer sends size bytes over TCP from a to b and wants them whole.
-func transfer(t *testing.T, a, b *machine, to string, size int) {
+// transfer sends size bytes over TCP from a to an address of b and wants them whole.
+func transfer(t *testing.T, a, b *machine, to string, size int64) {
 	t.Helper()
-	var listener net.Listener
-	err := b.host.Do(func() (err error) {
-		listener, err = net.Listen("tcp", net.JoinHostPort(to, "0"))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	sum := make(chan uint32, 1)
-	go func() {
-		c, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		sum <- digest(c)
-	}()
-	var c net.Conn
-	if err := a.host.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", listener.Addr().String(), 20*time.Second)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	want := fill(t, c, size)
-	_ = c.Close()
-	select {
-	case got := <-sum:
-		if got != want {
-			t.Errorf("%d bytes to %s: altered on their way", size, to)
-		}
-	case <-time.After(time.Minute):
-		t.Errorf("%d bytes to %s: not there after a minute", size, to)
+	if err := sandboxtest.Transfer(a.host, b.host, to, size, time.Minute); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,0 +1,72 @@
+package sandboxtest
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/loden-net/loden/network/sandbox"
+)
+
+// Transfer sends size random bytes over TCP from one host to an address of another. An error
+// is why they are not there whole within the time. It blocks until it has one.
+func Transfer(from, to *sandbox.Host, addr string, size int64, within time.Duration) error {
+	deadline := time.Now().Add(within)
+	var l net.Listener
+	if err := to.Do(func() (err error) {
+		l, err = net.Listen("tcp", net.JoinHostPort(addr, "0"))
+		return err
+	}); err != nil {
+		return err
+	}
+	defer l.Close()
+	var sent, received uint32
+	var group errgroup.Group
+	group.Go(func() error {
+		_ = l.(*net.TCPListener).SetDeadline(deadline) // fails on a closed one only
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		received, err = digest(c, deadline, func(sum io.Writer) (int64, error) { return io.Copy(sum, c) })
+		return err
+	})
+	group.Go(func() error {
+		var c net.Conn
+		if err := from.Do(func() (err error) {
+			c, err = net.DialTimeout("tcp", l.Addr().String(), within)
+			return err
+		}); err != nil {
+			return err
+		}
+		var err error
+		sent, err = digest(c, deadline, func(sum io.Writer) (int64, error) {
+			return io.Copy(io.MultiWriter(c, sum), io.LimitReader(rand.NewChaCha8([32]byte{1}), size))
+		})
+		return err
+	})
+	err := group.Wait()
+	if err == nil && sent != received {
+		err = errors.New("altered on their way")
+	}
+	if err != nil {
+		return fmt.Errorf("send %d bytes to %s: %w", size, addr, err)
+	}
+	return nil
+}
+
+// digest returns the checksum of what copying gives, and closes c.
+func digest(c net.Conn, deadline time.Time, copying func(sum io.Writer) (int64, error)) (uint32, error) {
+	sum := crc32.NewIEEE()
+	err := c.SetDeadline(deadline)
+	if err == nil {
+		_, err = copying(sum)
+	}
+	return sum.Sum32(), errors.Join(err, c.Close())
+}
