@@ -261,6 +261,24 @@ func TestTwoHundredPodsAtOnceLeaveNothingBehind(t *testing.T) {
 	n.clean(t)
 }
 
+func TestTimersOfTheDelegateHaveSlack(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, families[0].env, conflist("1.0.0", `,"delegate":{"type":"lazy","isGateway":true}`))
+	n.script(t, "lazy", `
+cat /proc/self/timerslack_ns >/run/loden/$CNI_COMMAND
+exec $BIN/bridge`)
+	a := n.pod(t, "a")
+	n.add(t, a)
+	n.del(t, a)
+	for _, command := range []string{"ADD", "DEL"} { // one is become, one is waited for
+		got, err := os.ReadFile(n.Path("/run/loden/" + command))
+		if err != nil || string(got) != "2000000\n" {
+			t.Errorf("%s: slack of %q ns, %v, want 2 ms", command, got, err)
+		}
+	}
+	n.clean(t)
+}
+
 // hang makes a delegate that does the bridge's ADD whole and then never ends: what a
 // runtime sees that loses patience, or a machine that stalls.
 const hang = `

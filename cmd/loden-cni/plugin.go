@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,7 @@ func (i invocation) run() ([]byte, error) {
 	if err := fill(streams[0], i.Config); err != nil {
 		return nil, err
 	}
+	slacken()
 	ended := start(file, i.environ(), streams)
 	stdout, outErr := said(streams[1])
 	stderr, errErr := said(streams[2])
@@ -82,23 +84,27 @@ func start(file string, env []string, streams [3]*os.File) error {
 	return nil
 }
 
-// environ returns the plugin's environment: this process's, but for what i.Env has. And Go
-// is told that one processor will do, unless the operator says otherwise: plugins do one
-// thing after another, and the threads and the memory of a second processor are a tenth of the
-// page faults of a bridge and a host-local (docs/cni.md, "Cost").
+// environ returns the plugin's environment: this process's, but for what i.Env has.
 func (i invocation) environ() []string {
-	env := slices.Clone(i.Env)
-	if os.Getenv("GOMAXPROCS") == "" {
-		env = append(env, "GOMAXPROCS=1")
-	}
-	for _, v := range os.Environ() {
+	same := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		if !slices.ContainsFunc(env, func(other string) bool { return strings.HasPrefix(other, name+"=") }) {
-			env = append(env, v)
-		}
-	}
-	return env
+		return slices.ContainsFunc(i.Env, func(other string) bool { return strings.HasPrefix(other, name+"=") })
+	})
+	return append(same, i.Env...)
 }
+
+// slack is how late a timer of a plugin may be.
+const slack = 2 * time.Millisecond
+
+// slacken gives slack to the program that the calling goroutine starts or becomes next, and
+// to those it starts: prctl(2), PR_SET_TIMERSLACK. Plugins are written in Go, whose monitor
+// sleeps 20 µs between two looks at a program that is in and out of the kernel, as these
+// are. In a bridge and a host-local that is hundreds of interrupts and changes of threads
+// (docs/cni.md, "Cost").
+//
+// Slack is a thread's. Should Go move the goroutine to another one before it gets there, or
+// a filter of system calls refuse, the plugin is slower, and that is all.
+func slacken() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack.Nanoseconds()), 0, 0, 0) }
 
 // memory returns a file in memory. A plugin that reads and writes such files needs nobody
 // to feed it and to listen: on a busy machine each of those is a wait for the processor.
@@ -148,6 +154,7 @@ func (i invocation) become() error {
 	if err := unix.Dup3(int(stdin.Fd()), 0, 0); err != nil {
 		return fmt.Errorf("set standard input of %s: %w", i.Plugin, err)
 	}
+	slacken()
 	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, i.environ()))
 }
 
