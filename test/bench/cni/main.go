@@ -194,12 +194,12 @@ func (c *contender) call(verb, id, plugins string) (time.Duration, error) {
 }
 
 // nap is what the bridge sleeps when it finds the container's IPv6 address tentative, by
-// chance in one ADD of four (SETTLE_INTERVAL in containernetworking/plugins).
+// chance in one ADD of three or four (SETTLE_INTERVAL in containernetworking/plugins).
 const nap = 50 * time.Millisecond
 
 // report prints the means, which are what a container waits, and the ratios of the pairs in
-// which no bridge slept, which are what the program in front of it costs by itself. It returns the
-// greater ratio of the means.
+// which no bridge slept, which are what the program in front of it costs by itself. It
+// returns the greater ratio of the means.
 func report(loden, bare *contender) float64 {
 	fmt.Printf("%-4s  %-21s  %-21s  %-5s  %s\n", "", loden.name, bare.name, "ratio", "of a pair that is not long (25/50/75 %)")
 	worst := 0.0
