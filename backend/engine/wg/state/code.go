@@ -14,7 +14,7 @@ import (
 const Version = 2
 
 // MaxSize is the longest text that is read, in bytes: 100,000 peers with two sessions each
-// take three quarters of it.
+// take less than two thirds of it.
 const MaxSize = 128 << 20
 
 // errMalformed is all that is said about a text that is not one: the rest may be secret.
@@ -22,7 +22,16 @@ var errMalformed = errors.New("malformed state")
 
 // Encode returns the text of d. It holds keys: clear it after use.
 func Encode(d *Device) []byte {
-	// As long as it can become, so that growing leaves no copies of keys behind.
+	c := &coder{b: make([]byte, 0, bound(d)), writing: true}
+	version := uint32(Version)
+	c.u32(&version)
+	d.walk(c)
+	return c.b
+}
+
+// bound is what the text of d does not exceed, so that it never grows and leaves copies of
+// keys behind.
+func bound(d *Device) int {
 	size := 64
 	for i := range d.Peers {
 		size += 1024 + 32*len(d.Peers[i].Allowed)
@@ -31,11 +40,7 @@ func Encode(d *Device) []byte {
 			size += 4 + len(packet)
 		}
 	}
-	c := &coder{b: make([]byte, 0, size), writing: true}
-	version := uint32(Version)
-	c.u32(&version)
-	d.walk(c)
-	return c.b
+	return size
 }
 
 // Decode reads the text of a device. It copies what it keeps.

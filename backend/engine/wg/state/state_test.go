@@ -59,6 +59,20 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
+func TestTextNeverGrows(t *testing.T) {
+	d := full()
+	longest := "[fe80::1%fifteen-letters]:7" // an interface's name has no more
+	d.Peers[0].Endpoint = opt.Some(netip.MustParseAddrPort(longest))
+	d.Peers[0].Local = netip.MustParseAddrPort(longest).Addr()
+	d.Peers = d.Peers[:1]
+	for range 100 {
+		d.Peers = append(d.Peers, d.Peers[0])
+	}
+	if text := Encode(d); len(text) > bound(d) {
+		t.Errorf("%d bytes, the bound is %d", len(text), bound(d))
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(Encode(full()))
 	f.Add(Encode(&Device{}))
