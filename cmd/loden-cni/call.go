@@ -15,9 +15,8 @@ import (
 // input, checked.
 //
 // The CNI library has the same in its package skel, which reads the configuration three
-// times and links regular expressions and every version of a result: together 0.3 ms of
-// the 2 that an ADD costs beside the bare delegate (November 2026). A test compares
-// the two.
+// times and links regular expressions and every version of a result: together 0.3 ms of an
+// ADD (November 2026). A test compares the two.
 type call struct {
 	Command     string
 	ContainerID string

@@ -15,21 +15,21 @@ const stranger = 100
 // visitor is the last number of addresses inside that move between peers.
 const visitor = 99
 
-// allowed lets addresses move between two peers of a machine: what comes from them is heard,
+// visited lets addresses move between two peers of a machine: what comes from them is heard,
 // and what goes to them arrives, while they are the other machine's, and only then.
-func allowed(t *testing.T, p *pair) {
-	both := fmt.Sprintf("%s/32,%s/128", inside(visitor, false), inside(visitor, true))
+func visited(t *testing.T, p *pair) {
+	both := allowed(visitor)
 	for _, m := range []*machine{p.a, p.b} {
 		o := p.other(m)
 		// The IPv6 one is old for the kernel, so that it is not chosen for other packets.
 		o.ip(t, "addr add %s/32 dev wg0", inside(visitor, false))
 		o.ip(t, "addr add %s/128 dev wg0 nodad preferred_lft 0", inside(visitor, true))
-		third := strings.TrimSpace(m.output(t, "sh", "-c", "wg genkey | wg pubkey"))
+		third := m.someKey(t)
 		p.hears(t, m, false)
 		p.visit(t, o, 0)
 		m.wg(t, third, "allowed-ips", both)
 		p.visit(t, o, 0)
-		m.wg(t, o.public, "allowed-ips", o.allowed()+","+both)
+		m.wg(t, o.public, "allowed-ips", allowed(o.n)+","+both)
 		if got := m.shown(t, "allowed-ips", third); got != "(none)" {
 			t.Errorf("the third still has %s", got)
 		}

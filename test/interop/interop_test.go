@@ -99,7 +99,7 @@ func TestStepsOfWireGuardsOwnTest(t *testing.T) {
 			{"preshared key", preshared},
 			{"new private key", newKey},
 			{"peer removed and added", removed},
-			{"allowed addresses", allowed},
+			{"allowed addresses", visited},
 			{"roaming", roaming},
 			{"persistent keepalive", keepalive},
 			{"replay", replay},

@@ -90,6 +90,12 @@ func (m *machine) newKey(t *testing.T) {
 		"umask 077; wg genkey >/run/loden/key; wg set wg0 private-key /run/loden/key; wg pubkey </run/loden/key"))
 }
 
+// someKey returns a public key that nobody has.
+func (m *machine) someKey(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(m.output(t, "sh", "-c", "wg genkey | wg pubkey"))
+}
+
 func (m *machine) output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := m.host.Output(name, args...)
@@ -154,9 +160,9 @@ func (m *machine) endpoint(v6 bool) netip.AddrPort {
 	return netip.AddrPortFrom(outside(m.at, v6), uint16(m.port))
 }
 
-// allowed returns the addresses that the machine has inside, as wg(8) wants them.
-func (m *machine) allowed() string {
-	return fmt.Sprintf("%s/32,%s/128", inside(m.n, false), inside(m.n, true))
+// allowed returns the two addresses inside of a number, as wg(8) wants them.
+func allowed(n int) string {
+	return fmt.Sprintf("%s/32,%s/128", inside(n, false), inside(n, true))
 }
 
 // move is what moves a machine: from one number to another, and to a port. The address of

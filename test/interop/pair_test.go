@@ -59,7 +59,7 @@ func (p *pair) meets(t *testing.T, m *machine, words ...string) {
 	t.Helper()
 	o := p.other(m)
 	m.wg(t, o.public, append([]string{"remove", "peer", o.public,
-		"endpoint", p.endpoint(o), "allowed-ips", o.allowed()}, words...)...)
+		"endpoint", p.endpoint(o), "allowed-ips", allowed(o.n)}, words...)...)
 }
 
 func (p *pair) endpoint(m *machine) string { return m.endpoint(p.v6).String() }

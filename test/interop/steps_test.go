@@ -41,12 +41,7 @@ func sizes(t *testing.T, p *pair) {
 				}
 				word := p.word()
 				p.hearsWord(t, from, v6, word+strings.Repeat("x", payload-len(word)))
-				sandboxtest.Until(t, patience, "the message on the wire", func() error {
-					if _, ok := p.tape.transport(from.endpoint(p.v6).Addr(), mtu+32); !ok {
-						return fmt.Errorf("none of %d bytes from machine %d", mtu+32, from.n)
-					}
-					return nil
-				})
+				p.crosses(t, from, mtu+32)
 				transfer(t, from, p.other(from), v6, 256<<10)
 			}
 		}
@@ -133,11 +128,17 @@ func removed(t *testing.T, p *pair) {
 func (p *pair) onTheWire(t *testing.T, from *machine, word string) message {
 	t.Helper()
 	padded := (20 + 8 + len(word) + 15) &^ 15
+	return p.crosses(t, from, 32+padded)
+}
+
+// crosses waits for a transport message of a size that a machine has sent.
+func (p *pair) crosses(t *testing.T, from *machine, size int) message {
+	t.Helper()
 	var m message
 	sandboxtest.Until(t, patience, "a message on the wire", func() (err error) {
 		var ok bool
-		if m, ok = p.tape.transport(from.endpoint(p.v6).Addr(), 32+padded); !ok {
-			err = errors.New("not yet")
+		if m, ok = p.tape.transport(from.endpoint(p.v6).Addr(), size); !ok {
+			err = fmt.Errorf("none of %d bytes from machine %d", size, from.n)
 		}
 		return err
 	})
@@ -201,13 +202,13 @@ func nowhere(t *testing.T, p *pair) {
 		if m.engine.lacks.icmp {
 			continue
 		}
-		somebody := m.output(t, "sh", "-c", "wg genkey | wg pubkey")
+		somebody := m.someKey(t)
 		m.isTold(t, inside(nobody, false))
 		m.isTold(t, inside(nobody, true))
-		m.wg(t, strings.TrimSpace(somebody), "allowed-ips", inside(nobody, false)+","+inside(nobody, true))
+		m.wg(t, somebody, "allowed-ips", allowed(nobody))
 		m.isTold(t, inside(nobody, false))
 		m.isTold(t, inside(nobody, true))
-		m.wg(t, strings.TrimSpace(somebody), "remove")
+		m.wg(t, somebody, "remove")
 	}
 }
 

@@ -34,7 +34,9 @@ func Transfer(from, to *sandbox.Host, addr string, size int64, within time.Durat
 		if err != nil {
 			return err
 		}
-		received, err = digest(c, deadline, func(sum io.Writer) (int64, error) { return io.Copy(sum, c) })
+		defer c.Close()
+		_ = c.SetDeadline(deadline)
+		received, err = digest(io.Discard, c)
 		return err
 	})
 	group.Go(func() error {
@@ -45,10 +47,10 @@ func Transfer(from, to *sandbox.Host, addr string, size int64, within time.Durat
 		}); err != nil {
 			return err
 		}
+		defer c.Close()
+		_ = c.SetDeadline(deadline)
 		var err error
-		sent, err = digest(c, deadline, func(sum io.Writer) (int64, error) {
-			return io.Copy(io.MultiWriter(c, sum), io.LimitReader(rand.NewChaCha8([32]byte{1}), size))
-		})
+		sent, err = digest(c, io.LimitReader(rand.NewChaCha8([32]byte{1}), size))
 		return err
 	})
 	err := group.Wait()
@@ -61,12 +63,9 @@ func Transfer(from, to *sandbox.Host, addr string, size int64, within time.Durat
 	return nil
 }
 
-// digest returns the checksum of what copying gives, and closes c.
-func digest(c net.Conn, deadline time.Time, copying func(sum io.Writer) (int64, error)) (uint32, error) {
+// digest copies everything and returns its checksum.
+func digest(to io.Writer, from io.Reader) (uint32, error) {
 	sum := crc32.NewIEEE()
-	err := c.SetDeadline(deadline)
-	if err == nil {
-		_, err = copying(sum)
-	}
-	return sum.Sum32(), errors.Join(err, c.Close())
+	_, err := io.Copy(io.MultiWriter(to, sum), from)
+	return sum.Sum32(), err
 }

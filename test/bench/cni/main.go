@@ -12,7 +12,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -45,6 +44,10 @@ func main() {
 	n := flag.Int("n", 300, "attachments by each")
 	limit := flag.Float64("limit", 0, "end with status 1 when a ratio is above this; 0 never does")
 	flag.Parse()
+	if *n < 1 {
+		fmt.Fprintln(os.Stderr, "bench: nothing to measure: -n must be 1 or more")
+		os.Exit(2)
+	}
 	if err := sandbox.Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -229,7 +232,7 @@ func mean(all []time.Duration) (sum time.Duration) {
 	for _, d := range all {
 		sum += d
 	}
-	return sum / time.Duration(max(1, len(all)))
+	return sum / time.Duration(len(all))
 }
 
 // pairs returns the ratios of the pairs in which neither slept: one nap is three times an ADD.
@@ -251,7 +254,7 @@ func quartiles(ratios []float64) string {
 }
 
 // quantile returns the p-th percentile.
-func quantile[T cmp.Ordered](d []T, p int) T {
+func quantile(d []float64, p int) float64 {
 	sorted := slices.Sorted(slices.Values(d))
 	return sorted[(len(sorted)-1)*p/100]
 }
