@@ -13,7 +13,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 var none = opt.None[backend.Config]()

@@ -14,7 +14,7 @@ import (
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 func TestEngineThatLostItsSocketIsReplaced(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // sockets returns what ss(8) says of the node's UDP sockets, of both families.

@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // engineOn is an engine that is started as in a container: in the foreground.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // lines collects what a process prints.

@@ -19,7 +19,7 @@ import (
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // The test binary is three programs: the tests, the engine that a Device starts, and a

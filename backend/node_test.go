@@ -17,8 +17,8 @@ import (
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // node is a host with a process that owns its Device.

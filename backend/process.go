@@ -151,7 +151,7 @@ func (p *engineProcess) end(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("end engine of %s: %w", p.iface, err)
 	}
-	defer process.Release() //nolint:errcheck // a handle, no more
+	defer process.Release() // a handle, no more
 	// The handle is the engine's if the engine still listens now that it is made.
 	if engine.PID(ctx, p.runDir, p.iface) == pid {
 		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // The tests here change this process's own network namespace, which is a sandbox's.

@@ -129,7 +129,7 @@ func readSysctl(path string) (string, error) {
 }
 
 func writeSysctl(path, value string) error {
-	if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0o644); err != nil { //nolint:gosec // a kernel file
+	if err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0o644); err != nil { // a kernel file
 		return fmt.Errorf("set sysctl %s to %s: %w", name(path), value, err)
 	}
 	return nil

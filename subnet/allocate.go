@@ -157,7 +157,7 @@ func (s space) index(a netip.Addr) uint64 {
 	mh, ml := halves(s.r.SubnetMin)
 	low, borrow := bits.Sub64(al, ml, 0)
 	high, _ := bits.Sub64(ah, mh, borrow)
-	shift := uint(a.BitLen() - s.r.SubnetLen) //nolint:gosec // SubnetLen is within the family's bits
+	shift := uint(a.BitLen() - s.r.SubnetLen) // SubnetLen is within the family's bits
 	high, low = shiftRight(high, low, shift)
 	if high != 0 {
 		return most
@@ -167,7 +167,7 @@ func (s space) index(a netip.Addr) uint64 {
 
 // at returns the subnet of a number below count.
 func (s space) at(i uint64) netip.Prefix {
-	shift := uint(s.r.SubnetMin.BitLen() - s.r.SubnetLen) //nolint:gosec // as above
+	shift := uint(s.r.SubnetMin.BitLen() - s.r.SubnetLen) // as above
 	var high, low uint64
 	if shift < 64 {
 		high, low = i>>(64-shift), i<<shift
@@ -201,7 +201,7 @@ func halves(a netip.Addr) (high, low uint64) {
 func whole(like netip.Addr, high, low uint64) netip.Addr {
 	if like.Is4() {
 		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], uint32(low)) //nolint:gosec // an IPv4 range stays below 2^32
+		binary.BigEndian.PutUint32(b[:], uint32(low)) // an IPv4 range stays below 2^32
 		return netip.AddrFrom4(b)
 	}
 	var b [16]byte

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/backend/linkwatch"
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }

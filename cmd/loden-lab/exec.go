@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // settingsFile holds the environment of `exec`, inside the sandbox.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // wantTable is what a person reads when one path is in clear and one is dead.

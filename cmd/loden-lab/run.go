@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // options is the command line of the lab.

@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/test/lab"
 )
 
 // maxProblems is how many problems a person is shown.

@@ -139,7 +139,7 @@ func (h *host) self() network.Self {
 	excluded, _ := h.node.Excluded()       // checked by Validate
 	value, mask, _ := h.node.ForeignMark() // checked by Validate
 	return network.Self{
-		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, //nolint:gosec // checked by Validate
+		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, // checked by Validate
 		Kernel: h.device != nil && h.device.Kind() == backend.Kernel,
 		Policy: firewall.Policy{
 			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: firewall.NewPrefixes(excluded...),

@@ -18,7 +18,7 @@ var errAtWork = errors.New("loden run is at work already")
 // lockNode makes this process the only one that changes this node's network, until the
 // returned file is closed or the process ends in whatever way.
 func lockNode(runDir string) (*os.File, error) {
-	if err := os.MkdirAll(runDir, 0o755); err != nil { //nolint:gosec // subnet.env's neighbours are public; what is secret has its own mode
+	if err := os.MkdirAll(runDir, 0o755); err != nil { // subnet.env's neighbours are public; what is secret has its own mode
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
 	path := filepath.Join(runDir, "lock")

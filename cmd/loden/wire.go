@@ -13,7 +13,7 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
-	"github.com/loden-net/loden/network/firewall/wire"
+	"github.com/loden-net/loden/network/wire"
 )
 
 // wireReport is what looking at the wire has shown so far.

@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/network/firewall/rule"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/firewall/wire"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/network/wire"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

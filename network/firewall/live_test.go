@@ -10,7 +10,7 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // TestNoConnectionLeavesUnmasqueradedDuringAHundredChanges opens new connections from the

@@ -7,8 +7,8 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // TestBackEndsTreatTheSamePacketsAlike sends every kind of packet through every back-end

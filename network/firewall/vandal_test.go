@@ -11,7 +11,7 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // watch runs Watch in the test's network namespace; each notice is put into notices.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // world is a node with a pod, an uplink and a tunnel, as links of a wire each:

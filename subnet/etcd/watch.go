@@ -182,5 +182,5 @@ func (r *retry) pause(ctx context.Context) {
 
 // jitter returns 75 to 125 % of d.
 func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2+1) //nolint:gosec // spreads load, guards nothing
+	return d*3/4 + rand.N(d/2+1) // spreads load, guards nothing
 }

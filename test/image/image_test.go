@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // rootEnv and arm64Env name the directories with the files of the image for this machine

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // stranger is the last number of addresses on the wire that no engine uses.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/crypto/blake2s"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // A flood comes in bursts: enough at once that handshakes queue up, and a pause in which an

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // atOnce is how many pairs of machines are tried at a time: most of what they do is wait.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // patience is how long what must happen may take; the guest's processor is an emulated one.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 var rekey = flag.Bool("rekey", false, "also wait for sessions to be renewed: more than two minutes")

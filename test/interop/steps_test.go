@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // begins is the first step: the first packet is the first machine's, so is the handshake,

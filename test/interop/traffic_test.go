@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // earPort is where every machine listens, at all its addresses.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // cgroups is what the names of our groups begin with. They are the one thing that does not

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // The addresses of the machines end in 10 for the control plane, 11 and 12 for the nodes.

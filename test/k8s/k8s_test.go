@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // The steps build on each other, so the first that fails is the last.

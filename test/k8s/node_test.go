@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // ownDirs are a node's own, so that everything is at its standard path; /run is last, for

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 const (

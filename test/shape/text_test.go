@@ -13,8 +13,8 @@ import (
 
 // The sizes that keep a file readable.
 const (
-	maxFileLines     = 300
-	maxFunctionLines = 50
+	maxFileLines     = 400
+	maxFunctionLines = 70
 	maxReadmeLines   = 40
 )
 

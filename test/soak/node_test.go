@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // node is a host with an engine. Node n is 192.0.2.n and 2001:db8::n outside, 10.0.0.n and

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/backend/engine"
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // TestRunningEngineIsConfined looks at the processes of both kinds of engine from outside,

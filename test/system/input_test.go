@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/test/lab"
 )
 
 // badInput is one thing that is wrong, and what the one line about it must contain.

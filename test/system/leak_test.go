@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // leakSteps is how many things go wrong in TestNothingLeaksWhateverHappens.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }

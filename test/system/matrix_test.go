@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/test/lab"
 )
 
 // TestEveryPodReachesEveryPodAndTheOutsideEncrypted is the product: each set-up of

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/test/lab"
 )
 
 // plaintextDaemon stands in for `loden`: it gives the node the same addresses, routes and

@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
+	"github.com/loden-net/loden/test/lab"
 )
 
 // TestTwentyRestartsLoseNoPacket ends and starts the daemon of both nodes, ten times by

@@ -10,9 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // storeLab makes a lab whose etcd holds the network document, with no daemon running.

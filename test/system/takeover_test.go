@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // traffic sends 1,000 packets a second in each direction, one in IPv4 and one in IPv6, for

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/loden-net/loden/cmd/loden-lab/lab"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // says waits until the daemon's log has text.

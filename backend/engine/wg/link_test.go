@@ -11,7 +11,7 @@ import (
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/linkwatch"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // link sets the interface of a node of ours in memory up or down.

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/loden-net/loden/network/sandbox"
-	"github.com/loden-net/loden/network/sandbox/sandboxtest"
+	"github.com/loden-net/loden/test/sandbox"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // lines runs ip(8) once per line on a host.

@@ -16,8 +16,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // node is a WireGuard node of either make, on a wire.

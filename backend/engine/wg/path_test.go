@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // keeper is a socket that keeps what was sent last.

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // tape records what goes over a wire.

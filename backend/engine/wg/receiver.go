@@ -8,9 +8,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 const (

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/icmp"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // How often a sender is told: RFC 4443, section 2.4 (f), has these numbers for a small

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/icmp"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // answers returns what a node hears within no time.

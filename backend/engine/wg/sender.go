@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/loden-net/loden/backend/engine/offload"
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 const (

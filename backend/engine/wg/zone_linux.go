@@ -30,6 +30,6 @@ func (kernelBinder) ask(question uint, request *unix.Ifreq) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd) // nothing was written
 	return unix.IoctlIfreq(fd, question, request)
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // hostBinder opens the kernel's sockets on a host of the sandbox.

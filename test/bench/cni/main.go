@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 const network = "lodenbench"
@@ -83,7 +83,7 @@ func measure(bin, plugins string, n int) (float64, error) {
 	if err := os.MkdirAll("/run/flannel", 0o755); err != nil {
 		return 0, err
 	}
-	if err := os.WriteFile("/run/flannel/subnet.env", []byte(subnetEnv), 0o644); err != nil { //nolint:gosec // subnet.env is for all to read
+	if err := os.WriteFile("/run/flannel/subnet.env", []byte(subnetEnv), 0o644); err != nil { // subnet.env is for all to read
 		return 0, err
 	}
 	loden := &contender{name: "loden-cni", program: program, conf: []byte(conf)}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // The super-packet that the bound is reckoned for: what one full TUN read carries.

@@ -31,7 +31,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 const allTests = "tcp1,tcp1.in6,tcp1.out6,tcp1.v6,tcp4,tcp1.frames,udp64,rtt,pong,rr,load,rss,bound"

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 const podMTU = 1420 // 1500 less 40 + 8 + 32 of an IPv6 underlay

@@ -75,7 +75,7 @@ func runPod(ctx context.Context, c cri.RuntimeServiceClient, args []string) erro
 	config := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name}, Hostname: name,
 		LogDirectory: "/run/pods/" + name,
-		PortMappings: []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: 80, HostPort: int32(port)}}, //nolint:gosec // a port
+		PortMappings: []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: 80, HostPort: int32(port)}}, // a port
 		Linux:        &cri.LinuxPodSandboxConfig{CgroupParent: parent + "/" + name},
 	}
 	pod, err := c.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})

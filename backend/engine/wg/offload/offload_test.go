@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
-	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 func TestSumIsTheSlowSum(t *testing.T) {

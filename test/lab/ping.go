@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // marker is in the payload of everything that pods send each other. Whoever sees it on a

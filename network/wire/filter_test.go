@@ -9,7 +9,7 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/rule"
-	"github.com/loden-net/loden/network/firewall/wire"
+	"github.com/loden-net/loden/network/wire"
 )
 
 // prefix draws a masked prefix near 10.0.0.0 or fd00::, so that they often overlap.

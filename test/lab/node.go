@@ -10,7 +10,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // Node is a host that runs the daemon.

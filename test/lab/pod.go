@@ -19,7 +19,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // Pod is a network namespace that a CNI runtime attached to its node.

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // discardPort is where nobody listens to chatter.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // views are the commands whose output together is what a network namespace holds. A

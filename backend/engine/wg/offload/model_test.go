@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
-	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // packet describes one packet in the words of its headers: the slow and obvious model that

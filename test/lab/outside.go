@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // Outside is a host that knows nothing of the overlay: it has no route back to pods, and

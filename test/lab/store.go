@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 // stopLimit is how long a program may take to end by itself.

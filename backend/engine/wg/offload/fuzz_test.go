@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/sandbox"
+	"github.com/loden-net/loden/test/sandbox"
 )
 
 func TestUnderlayCarriesOnlyTunnelsEtcdAndNeighbours(t *testing.T) {

@@ -3,7 +3,7 @@ package offload_test
 import (
 	"testing"
 
-	"github.com/loden-net/loden/backend/engine/offload"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // stream returns the wire packets of one TCP stream.
