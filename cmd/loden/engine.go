@@ -14,7 +14,7 @@ import (
 
 // engineCommand runs the userspace data plane in the foreground. `loden run` starts it by
 // itself where the kernel has no WireGuard, and hands it a pipe to say when it is ready.
-func engineCommand(node *config.Node) *cobra.Command {
+func engineCommand(flags *config.Node) *cobra.Command {
 	var kind string
 	var readyFD int
 	cmd := &cobra.Command{
@@ -29,7 +29,7 @@ func engineCommand(node *config.Node) *cobra.Command {
 			"place back when this one ends first.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := newLogger(node, cmd.ErrOrStderr())
+			log, err := newLogger(flags, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ func engineCommand(node *config.Node) *cobra.Command {
 				return usageError(err)
 			}
 			return engine.Run(cmd.Context(), engine.Options{
-				Iface: args[0], Kind: engine.Kind(kind), RunDir: node.RunDir, Ready: ready,
+				Iface: args[0], Kind: engine.Kind(kind), RunDir: flags.RunDir, Ready: ready,
 				Log:   log.With().Str("interface", args[0]).Logger(),
 				Relay: ready == nil, // one that `loden run` started is not started again when it ends
 				Alone: true,
@@ -46,7 +46,7 @@ func engineCommand(node *config.Node) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&kind, "engine", string(engine.DefaultKind), "which engine: wireguard-go, loden")
-	cmd.Flags().StringVar(&node.RunDir, "run-dir", "/run/loden", "directory of the engine's lock")
+	cmd.Flags().StringVar(&flags.RunDir, "run-dir", "/run/loden", "directory of the engine's lock")
 	cmd.Flags().IntVar(&readyFD, "ready-fd", 0, "file descriptor to write to when ready")
 	_ = cmd.Flags().MarkHidden("ready-fd") // the flag was defined on the line above
 	return cmd

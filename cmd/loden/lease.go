@@ -17,19 +17,19 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-func leaseCommand(node *config.Node) *cobra.Command {
+func leaseCommand(flags *config.Node) *cobra.Command {
 	cmd := &cobra.Command{Use: "lease", Short: "Show, watch, release and reserve leases"}
-	cmd.AddCommand(leaseListCommand(node), leaseWatchCommand(node), leaseReleaseCommand(node), leaseReserveCommand(node))
+	cmd.AddCommand(leaseListCommand(flags), leaseWatchCommand(flags), leaseReleaseCommand(flags), leaseReserveCommand(flags))
 	return cmd
 }
 
-func leaseListCommand(node *config.Node) *cobra.Command {
+func leaseListCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "Show all leases, and what is wrong with them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				list, err := listLeases(ctx, r, time.Now())
 				if err != nil {
 					return err
@@ -41,7 +41,7 @@ func leaseListCommand(node *config.Node) *cobra.Command {
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -160,7 +160,7 @@ func nodeName(l subnet.Lease) string {
 	return l.Node
 }
 
-func leaseReleaseCommand(node *config.Node) *cobra.Command {
+func leaseReleaseCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var reservation bool
 	cmd := &cobra.Command{
@@ -169,7 +169,7 @@ func leaseReleaseCommand(node *config.Node) *cobra.Command {
 			"node name: give its key, such as '10.5.1.0-24'. A node that still runs claims its subnets again at once. A " +
 			"reservation stays for its node, unless --reservation removes it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				if reservation {
 					return r.Unreserve(ctx, args[0])
 				}
@@ -177,12 +177,12 @@ func leaseReleaseCommand(node *config.Node) *cobra.Command {
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().BoolVar(&reservation, "reservation", false, "remove a reservation too")
 	return cmd
 }
 
-func leaseReserveCommand(node *config.Node) *cobra.Command {
+func leaseReserveCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var v4, v6 string
 	cmd := &cobra.Command{
@@ -194,7 +194,7 @@ func leaseReserveCommand(node *config.Node) *cobra.Command {
 			if err != nil {
 				return usageError(err)
 			}
-			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				n, err := r.Network(ctx)
 				if err != nil {
 					return err
@@ -207,7 +207,7 @@ func leaseReserveCommand(node *config.Node) *cobra.Command {
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().StringVar(&v4, "subnet", "", "IPv4 subnet, such as 10.5.1.0/24")
 	cmd.Flags().StringVar(&v6, "subnet6", "", "IPv6 subnet")
 	return cmd

@@ -17,14 +17,14 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-func leaseWatchCommand(node *config.Node) *cobra.Command {
+func leaseWatchCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "watch", Short: "Print leases as they come, change and go", Args: cobra.NoArgs,
 		Long: "Print all leases, and then each as it comes (+), changes (~) and goes (-), until interrupted.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.open(cmd.Context(), node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.open(cmd.Context(), flags, func(ctx context.Context, r *etcd.Registry) error {
 				if _, err := r.Snapshot(ctx); err != nil { // so that a wrong address is said at once
 					return err
 				}
@@ -37,7 +37,7 @@ func leaseWatchCommand(node *config.Node) *cobra.Command {
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object per line")
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/network/node"
 )
 
 // version is set by the linker.
@@ -42,6 +43,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if exit, ok := errors.AsType[exitError](err); ok {
 		return exit.status
+	}
+	if errors.Is(err, node.ErrNoDaemon) {
+		return exitNoDaemon
 	}
 	return 1
 }
@@ -74,7 +78,7 @@ func usageError(err error) error {
 }
 
 func rootCommand() *cobra.Command {
-	var node config.Node
+	var flags config.Node
 	root := &cobra.Command{
 		Use:           "loden",
 		Short:         "An encrypted, dual-stack pod network for Linux nodes",
@@ -89,12 +93,12 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
-	node.LogFlags(root.PersistentFlags())
-	lease := leaseCommand(&node)
-	lease.AddCommand(confirmCommand(&node))
+	flags.LogFlags(root.PersistentFlags())
+	lease := leaseCommand(&flags)
+	lease.AddCommand(confirmCommand(&flags))
 	root.AddCommand(
-		networkCommand(&node), lease, runCommand(&node), planCommand(&node), statusCommand(&node), downCommand(&node), checkCommand(&node),
-		engineCommand(&node), envCommand(), versionCommand(), docsCommand(),
+		networkCommand(&flags), lease, runCommand(&flags), planCommand(&flags), statusCommand(&flags), downCommand(&flags), checkCommand(&flags),
+		engineCommand(&flags), envCommand(), versionCommand(), docsCommand(),
 	)
 	return root
 }
@@ -106,13 +110,26 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// newLogger returns the logger that the settings ask for, writing to w.
-func newLogger(node *config.Node, w io.Writer) (zerolog.Logger, error) {
-	level, err := zerolog.ParseLevel(node.LogLevel)
+// settingsOf returns what the flags say, checked, for a command that works on the node. Its
+// log goes to w.
+func settingsOf(flags *config.Node, w io.Writer) (node.Settings, error) {
+	log, err := newLogger(flags, w)
 	if err != nil {
-		return zerolog.Nop(), usageError(fmt.Errorf("--log-level %q: choose one of debug, info, warn, error", node.LogLevel))
+		return node.Settings{}, err
 	}
-	switch node.LogFormat {
+	if err := flags.Validate(); err != nil {
+		return node.Settings{}, usageError(err)
+	}
+	return node.Settings{Node: *flags, Version: version, Log: log}, nil
+}
+
+// newLogger returns the logger that the settings ask for, writing to w.
+func newLogger(flags *config.Node, w io.Writer) (zerolog.Logger, error) {
+	level, err := zerolog.ParseLevel(flags.LogLevel)
+	if err != nil {
+		return zerolog.Nop(), usageError(fmt.Errorf("--log-level %q: choose one of debug, info, warn, error", flags.LogLevel))
+	}
+	switch flags.LogFormat {
 	case "json":
 	case "text":
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !terminal(w)}
@@ -121,7 +138,7 @@ func newLogger(node *config.Node, w io.Writer) (zerolog.Logger, error) {
 			w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
 		}
 	default:
-		return zerolog.Nop(), usageError(fmt.Errorf("--log-format %q: choose one of auto, text, json", node.LogFormat))
+		return zerolog.Nop(), usageError(fmt.Errorf("--log-format %q: choose one of auto, text, json", flags.LogFormat))
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,32 +62,4 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("run `make docs` (-want +got):\n%s", diff)
 	}
-}
-
-func TestOneDaemonForEachRunDirectory(t *testing.T) {
-	dir := t.TempDir()
-	first, err := lockNode(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lockNode(dir); err == nil || !strings.Contains(err.Error(), "at work already (process ") {
-		t.Errorf("a second one: %v", err)
-	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := lockNode(dir)
-	if err != nil {
-		t.Fatalf("after the first ended: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := awaitLock(ctx, dir); !errors.Is(err, context.Canceled) {
-		t.Errorf("waiting for a lock that is held, until told to stop: %v", err)
-	}
-	_ = again.Close()
-	if again, err = awaitLock(ctx, dir); err != nil {
-		t.Errorf("waiting for a lock that is free: %v", err)
-	}
-	_ = again.Close()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -12,17 +11,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/network/node"
 	"github.com/loden-net/loden/subnet"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-func networkCommand(node *config.Node) *cobra.Command {
+func networkCommand(flags *config.Node) *cobra.Command {
 	cmd := &cobra.Command{Use: "network", Short: "Read, write and check the network document"}
-	cmd.AddCommand(networkGetCommand(node), networkPutCommand(node), networkCheckCommand())
+	cmd.AddCommand(networkGetCommand(flags), networkPutCommand(flags), networkCheckCommand())
 	return cmd
 }
 
-func networkGetCommand(node *config.Node) *cobra.Command {
+func networkGetCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var effective bool
 	cmd := &cobra.Command{
@@ -30,7 +30,7 @@ func networkGetCommand(node *config.Node) *cobra.Command {
 		Long: "Print the network document as it stands in etcd, so that it can be changed and put back; with --effective, " +
 			"what it says with every default filled in and a pre-shared key hidden.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				d, err := r.Document(ctx)
 				if err != nil {
 					return err
@@ -43,12 +43,12 @@ func networkGetCommand(node *config.Node) *cobra.Command {
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().BoolVar(&effective, "effective", false, "fill in every default")
 	return cmd
 }
 
-func networkPutCommand(node *config.Node) *cobra.Command {
+func networkPutCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var force bool
 	cmd := &cobra.Command{
@@ -60,14 +60,14 @@ func networkPutCommand(node *config.Node) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.with(cmd, node, func(ctx context.Context, r *etcd.Registry) error {
+			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				moved, err := r.PutNetwork(ctx, data, etcd.Force(force))
 				printMoved(cmd.ErrOrStderr(), moved)
 				return err
 			})
 		},
 	}
-	s.flags(cmd, node)
+	s.flags(cmd, flags)
 	cmd.Flags().BoolVar(&force, "force", false, "write it although living leases would move")
 	return cmd
 }
@@ -116,21 +116,21 @@ func readNetwork(cmd *cobra.Command, file string) ([]byte, config.Network, error
 // store is what every command that speaks to etcd, and is not the daemon, has in common.
 type store struct{ timeout time.Duration }
 
-func (s *store) flags(cmd *cobra.Command, node *config.Node) {
-	node.StoreFlags(cmd.Flags())
+func (s *store) flags(cmd *cobra.Command, flags *config.Node) {
+	flags.StoreFlags(cmd.Flags())
 	cmd.Flags().DurationVar(&s.timeout, "timeout", 5*time.Second, "how long to wait for etcd")
 }
 
 // with opens the registry, does what the command does within the timeout, and closes it.
-func (s *store) with(cmd *cobra.Command, node *config.Node, do func(context.Context, *etcd.Registry) error) error {
+func (s *store) with(cmd *cobra.Command, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
 	defer cancel()
-	return s.open(ctx, node, do)
+	return s.open(ctx, flags, do)
 }
 
 // open is with for a command that goes on after the first answer.
-func (s *store) open(ctx context.Context, node *config.Node, do func(context.Context, *etcd.Registry) error) error {
-	opts := etcdOptions(node)
+func (s *store) open(ctx context.Context, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
+	opts := node.EtcdOptions(flags)
 	opts.RPCTimeout, opts.DialTimeout = s.timeout, s.timeout
 	r, err := etcd.Open(ctx, opts, zerolog.Nop())
 	if err != nil {
@@ -138,12 +138,4 @@ func (s *store) open(ctx context.Context, node *config.Node, do func(context.Con
 	}
 	defer r.Close()
 	return do(ctx, r)
-}
-
-// printJSON writes v for people and programs.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }

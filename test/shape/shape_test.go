@@ -105,8 +105,10 @@ func badImport(from, to string) string {
 		return "backend and subnet do not know each other, nor do programs and tests"
 	case layer(from) == 0:
 		return "opt and diff are leaves"
-	case (fromTop == "network" || fromTop == "backend") && strings.HasPrefix(to, "subnet/etcd"):
-		return "the store is for cmd alone"
+	case (fromTop == "network" || fromTop == "backend") && !within(from, "network/node") && within(to, "subnet/etcd"):
+		return "the store is for the node and for cmd alone"
+	case fromTop != "cmd" && fromTop != "test" && !within(from, "network/node") && within(to, "network/node"):
+		return "the node is the top of what can be imported: only programs and tests build on it"
 	case from == "subnet" && strings.HasPrefix(to, "subnet/etcd"):
 		return "subnet is pure"
 	case strings.HasPrefix(from, "cmd/loden-cni") && to != "config" && !strings.HasPrefix(to, "config/") && !strings.HasPrefix(to, "cmd/loden-cni"):
@@ -114,6 +116,9 @@ func badImport(from, to string) string {
 	}
 	return ""
 }
+
+// within reports whether a package is root or lies below it.
+func within(short, root string) bool { return short == root || strings.HasPrefix(short, root+"/") }
 
 // badForeign says why a package may not import another module's, or nothing.
 func badForeign(from, to string) string {
@@ -144,6 +149,9 @@ func TestRulesOfImportsBite(t *testing.T) {
 	for _, c := range [][2]string{
 		{"network", "go.etcd.io/etcd/client/v3"},
 		{"network", module + "subnet/etcd"},
+		{"network", module + "network/node"},
+		{"network/firewall", module + "network/node"},
+		{"network/node", "go.etcd.io/etcd/client/v3"},
 		{"subnet", module + "backend"},
 		{"config", module + "subnet"},
 		{"config/opt", "github.com/rs/zerolog"},

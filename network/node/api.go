@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -21,7 +21,7 @@ func socketPath(runDir string) string { return filepath.Join(runDir, "loden.sock
 // api answers questions about a running node. It changes nothing, with one exception that
 // only the unix socket has: confirming a held mass removal.
 type api struct {
-	report  func(context.Context) report
+	report  func(context.Context) Report
 	metrics http.Handler
 	confirm func() // lets a held mass removal go
 }

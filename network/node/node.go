@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -17,9 +17,10 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// nodeDaemon ties the store, the reconciler and the machine together. Its methods are the
+// daemon ties the store, the reconciler and the machine together. Its methods are the
 // long-lived goroutines of `loden run`.
-type nodeDaemon struct {
+type daemon struct {
+	version    string
 	node       *config.Node
 	host       *host
 	registry   *etcd.Registry
@@ -37,8 +38,8 @@ type nodeDaemon struct {
 	cache *cache // leases on disk, and the guard against mass removal
 }
 
-func newDaemon(node *config.Node, h *host, registry *etcd.Registry, log zerolog.Logger) *nodeDaemon {
-	d := &nodeDaemon{
+func newDaemon(node *config.Node, h *host, registry *etcd.Registry, log zerolog.Logger) *daemon {
+	d := &daemon{
 		node: node, host: h, registry: registry, log: log,
 		networks: make(chan config.Network, 1), endpoints: make(chan struct{}, 1), fatal: make(chan error, 1),
 		firstPass: make(chan struct{}), wire: &sampler{every: node.WireSample, log: log},
@@ -50,7 +51,7 @@ func newDaemon(node *config.Node, h *host, registry *etcd.Registry, log zerolog.
 
 // passed follows the reconciler: the first complete pass makes the node ready, and changed
 // uplinks change what the node announces.
-func (d *nodeDaemon) passed(s network.Status) {
+func (d *daemon) passed(s network.Status) {
 	if s.Complete {
 		d.once.Do(func() {
 			d.log.Info().Dur("took", s.Took).Msg("the data path is in place")
@@ -65,7 +66,7 @@ func (d *nodeDaemon) passed(s network.Status) {
 }
 
 // warnOfRivals says when a container runtime will take another CNI configuration than ours.
-func (d *nodeDaemon) warnOfRivals() {
+func (d *daemon) warnOfRivals() {
 	rivals, err := d.host.cni.rivals()
 	if err != nil {
 		d.log.Warn().Err(err).Msg("CNI configurations not compared")
@@ -85,7 +86,7 @@ func wake(c chan struct{}) {
 // networkChanged takes over a network document, or says why there is none. A document that
 // is wrong ends the daemon while it has never had a right one; later, the last right one
 // stands.
-func (d *nodeDaemon) networkChanged(doc etcd.Document, err error) {
+func (d *daemon) networkChanged(doc etcd.Document, err error) {
 	switch {
 	case err == nil:
 		d.log.Info().Int64("revision", doc.Revision).Msg("network document read")
@@ -118,7 +119,7 @@ func replace[T any](c chan T, v T) {
 // keepLease has a lease as long as the daemon runs: it acquires one for each network
 // document, keeps it, and acquires again when it is lost. It returns nil when ctx ends, and
 // an error only before the first lease.
-func (d *nodeDaemon) keepLease(ctx context.Context) error {
+func (d *daemon) keepLease(ctx context.Context) error {
 	n, err := d.firstNetwork(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -147,7 +148,7 @@ func (d *nodeDaemon) keepLease(ctx context.Context) error {
 
 // firstNetwork waits for a network document that works on this host: the port, which only
 // the document may say, can belong to another program.
-func (d *nodeDaemon) firstNetwork(ctx context.Context) (config.Network, error) {
+func (d *daemon) firstNetwork(ctx context.Context) (config.Network, error) {
 	select {
 	case <-ctx.Done():
 		return config.Network{}, nil
@@ -160,7 +161,7 @@ func (d *nodeDaemon) firstNetwork(ctx context.Context) (config.Network, error) {
 
 // acquire takes a lease for n with what this node announces now, and hands it to the
 // reconciler.
-func (d *nodeDaemon) acquire(ctx context.Context, n config.Network) (*etcd.Claim, error) {
+func (d *daemon) acquire(ctx context.Context, n config.Network) (*etcd.Claim, error) {
 	in := d.announcing(n)
 	want := subnet.Lease{Node: d.node.Name, Key: d.host.key.Public(), Endpoints: network.Endpoints(in)}
 	claim, err := d.registry.Acquire(ctx, n, want, d.preferred(in))
@@ -180,7 +181,7 @@ func (d *nodeDaemon) acquire(ctx context.Context, n config.Network) (*etcd.Claim
 }
 
 // announcing returns the inputs with n as the network and uplinks that are known.
-func (d *nodeDaemon) announcing(n config.Network) network.Inputs {
+func (d *daemon) announcing(n config.Network) network.Inputs {
 	in := d.reconciler.Inputs()
 	in.Network = n
 	if in.Uplinks.IsZero() {
@@ -191,7 +192,7 @@ func (d *nodeDaemon) announcing(n config.Network) network.Inputs {
 
 // preferred returns the subnets that this node had: those of its last lease, else those in
 // subnet.env, else those on disk.
-func (d *nodeDaemon) preferred(in network.Inputs) opt.Dual[netip.Prefix] {
+func (d *daemon) preferred(in network.Inputs) opt.Dual[netip.Prefix] {
 	if l, ok := in.Lease.Get(); ok {
 		return l.Subnets
 	}
@@ -204,7 +205,7 @@ func (d *nodeDaemon) preferred(in network.Inputs) opt.Dual[netip.Prefix] {
 
 // hold keeps the claim until it is lost or the network changes, and returns the network to
 // acquire a lease for next.
-func (d *nodeDaemon) hold(ctx context.Context, claim *etcd.Claim, n config.Network) config.Network {
+func (d *daemon) hold(ctx context.Context, claim *etcd.Claim, n config.Network) config.Network {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	lost := make(chan error, 1)
@@ -234,7 +235,7 @@ func (d *nodeDaemon) hold(ctx context.Context, claim *etcd.Claim, n config.Netwo
 }
 
 // announce writes what this node announces now into its lease.
-func (d *nodeDaemon) announce(ctx context.Context, claim *etcd.Claim) error {
+func (d *daemon) announce(ctx context.Context, claim *etcd.Claim) error {
 	endpoints := network.Endpoints(d.reconciler.Inputs())
 	if endpoints == claim.Lease().Endpoints {
 		return nil
@@ -253,7 +254,7 @@ func (d *nodeDaemon) announce(ctx context.Context, claim *etcd.Claim) error {
 const retryPause = time.Second
 
 // pause waits and returns the network to go on with.
-func (d *nodeDaemon) pause(ctx context.Context, n config.Network) config.Network {
+func (d *daemon) pause(ctx context.Context, n config.Network) config.Network {
 	timer := time.NewTimer(retryPause)
 	defer timer.Stop()
 	select {

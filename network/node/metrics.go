@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 // collector makes every metric from one report at scrape time: nothing is counted twice,
 // and nothing costs anything between scrapes.
 type collector struct {
-	report func(context.Context) report
+	report func(context.Context) Report
 }
 
 // metric describes one series.
@@ -41,7 +41,7 @@ var (
 )
 
 // metricsHandler serves a registry of its own: nothing else's metrics are in it.
-func metricsHandler(report func(context.Context) report) http.Handler {
+func metricsHandler(report func(context.Context) Report) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{report}) // a fresh registry has nothing to collide with
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
@@ -89,7 +89,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 // (REJECT_AFTER_TIME, WireGuard white paper section 6.1).
 const fresh = 180 * time.Second
 
-func collectPeers(rep report, gauge, count func(*prometheus.Desc, float64, ...string)) {
+func collectPeers(rep Report, gauge, count func(*prometheus.Desc, float64, ...string)) {
 	connected := 0
 	for _, p := range rep.Peers {
 		if !p.Handshake.IsZero() && time.Since(p.Handshake) < fresh {

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -11,28 +11,28 @@ import (
 )
 
 // api returns what answers questions about this daemon.
-func (d *nodeDaemon) api() api {
+func (d *daemon) api() api {
 	return api{report: d.report, metrics: metricsHandler(d.report), confirm: d.cache.confirm}
 }
 
 // report looks at everything once. It lists the interface and the guard's counters, and
 // asks nothing of etcd.
-func (d *nodeDaemon) report(ctx context.Context) report {
+func (d *daemon) report(ctx context.Context) Report {
 	s, passed := d.reconciler.Status()
 	in := d.reconciler.Inputs()
-	rep := report{
-		Version: version, Node: d.node.Name, Interface: d.node.Interface, PublicKey: d.host.key.Public().String(),
-		Engine:    engineReport{Kind: string(d.host.device.Kind()), Reason: d.host.device.Reason()},
-		Firewall:  firewallReport{Kind: d.host.firewall.Name(), Reason: d.host.firewall.Why(), Guard: d.node.Guard},
+	rep := Report{
+		Version: d.version, Node: d.node.Name, Interface: d.node.Interface, PublicKey: d.host.key.Public().String(),
+		Engine:    EngineReport{Kind: string(d.host.device.Kind()), Reason: d.host.device.Reason()},
+		Firewall:  FirewallReport{Kind: d.host.firewall.Name(), Reason: d.host.firewall.Why(), Guard: d.node.Guard},
 		Store:     d.storeReport(),
 		Wire:      d.wire.report(),
-		Peers:     []peerReport{},
+		Peers:     []PeerReport{},
 		Endpoints: network.Endpoints(in),
 		Uplinks:   opt.Map(in.Uplinks, func(_ opt.Family, u network.Uplink) string { return u.Name }),
 		Problems:  append([]subnet.Problem{}, s.Problems...),
 	}
 	if passed {
-		rep.Passes = passReport{Total: s.Passes, Failed: s.Failures, Last: s.At, Took: s.Took.Seconds(), Changes: s.Changes}
+		rep.Passes = PassReport{Total: s.Passes, Failed: s.Failures, Last: s.At, Took: s.Took.Seconds(), Changes: s.Changes}
 	}
 	if env, ok := s.State.Env.Get(); ok {
 		rep.Networks, rep.Subnets = env.Networks, env.Subnets
@@ -59,7 +59,7 @@ func (d *nodeDaemon) report(ctx context.Context) report {
 
 // unready says why pods cannot be attached yet, or "". An etcd that is away is no reason:
 // what was set up stands.
-func (d *nodeDaemon) unready(s network.Status, passed bool, in network.Inputs) string {
+func (d *daemon) unready(s network.Status, passed bool, in network.Inputs) string {
 	switch {
 	case in.Lease.Present() && passed && s.Complete:
 		return ""
@@ -75,10 +75,10 @@ func (d *nodeDaemon) unready(s network.Status, passed bool, in network.Inputs) s
 	return "waiting for a lease"
 }
 
-func (d *nodeDaemon) storeReport() storeReport {
+func (d *daemon) storeReport() StoreReport {
 	s := d.registry.Status()
 	at, entries, fromDisk := d.cache.age()
-	return storeReport{
+	return StoreReport{
 		Up: s.Connected, Since: s.Since, Error: s.LastError, Revision: s.Revision,
 		Snapshot: at, FromDisk: fromDisk, Held: d.cache.held(), Skipped: len(entries),
 		Expires: int64(d.node.LeaseTTL.Seconds()),
@@ -86,7 +86,7 @@ func (d *nodeDaemon) storeReport() storeReport {
 }
 
 // fillPeers lists the interface and names each peer by its lease.
-func (d *nodeDaemon) fillPeers(ctx context.Context, rep *report, in network.Inputs) []string {
+func (d *daemon) fillPeers(ctx context.Context, rep *Report, in network.Inputs) []string {
 	status, err := d.host.device.Status(ctx)
 	if err != nil {
 		return []string{"the interface cannot be listed: " + oneLine(err.Error())}
@@ -97,12 +97,12 @@ func (d *nodeDaemon) fillPeers(ctx context.Context, rep *report, in network.Inpu
 	}
 	for _, p := range status.Peers {
 		l := leases[p.PublicKey]
-		rep.Peers = append(rep.Peers, peerReport{
+		rep.Peers = append(rep.Peers, PeerReport{
 			Node: l.Node, PublicKey: p.PublicKey, Endpoint: p.Endpoint.String(), Subnets: l.Subnets,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
 		})
 	}
-	slices.SortFunc(rep.Peers, func(a, b peerReport) int { return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey) })
+	slices.SortFunc(rep.Peers, func(a, b PeerReport) int { return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey) })
 	if rep.Ready && !status.Up {
 		return []string{"the interface is down"}
 	}
@@ -110,17 +110,17 @@ func (d *nodeDaemon) fillPeers(ctx context.Context, rep *report, in network.Inpu
 }
 
 // fillGuard reads what the guard has caught.
-func (d *nodeDaemon) fillGuard(ctx context.Context, rep *report) []string {
+func (d *daemon) fillGuard(ctx context.Context, rep *Report) []string {
 	s, _ := d.reconciler.Status()
 	counters, err := d.host.firewall.Counters(ctx, s.State.Firewall)
 	if err != nil {
 		return []string{"the guard's counters cannot be read: " + oneLine(err.Error())}
 	}
-	rep.Firewall.Clear = []guardCounter{}
+	rep.Firewall.Clear = []GuardCounter{}
 	for f, c := range counters.All() {
 		family := strings.ToLower(f.String())
 		rep.Firewall.Clear = append(rep.Firewall.Clear,
-			guardCounter{family, "in", c.In}, guardCounter{family, "out", c.Out})
+			GuardCounter{family, "in", c.In}, GuardCounter{family, "out", c.Out})
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"github.com/loden-net/loden/network/wire"
 )
 
-// wireReport is what looking at the wire has shown so far.
-type wireReport struct {
+// WireReport is what looking at the wire has shown so far.
+type WireReport struct {
 	Samples   uint64 `json:"samples"`      // looks that were proven by their canaries
 	Unproven  uint64 `json:"unproven"`     // looks that saw not all of their canaries, and so prove nothing
 	Clear     uint64 `json:"clearPackets"` // packets with an overlay address in clear
@@ -32,7 +32,7 @@ type sampler struct {
 	log   zerolog.Logger
 
 	mu   sync.Mutex // guards seen
-	seen wireReport
+	seen WireReport
 }
 
 // wireLook is how long one look takes.
@@ -79,7 +79,7 @@ func (s *sampler) count(r wire.Result, err error) {
 	}
 }
 
-func (s *sampler) report() wireReport {
+func (s *sampler) report() WireReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen
@@ -87,7 +87,7 @@ func (s *sampler) report() wireReport {
 
 // wireOptions says what to look at: every interface that leads off the node, for addresses
 // of the overlay. It is false while the network is not known.
-func (d *nodeDaemon) wireOptions() (wire.Options, bool) {
+func (d *daemon) wireOptions() (wire.Options, bool) {
 	in := d.reconciler.Inputs()
 	return wireOptions(in.Outlook, in.Network), !in.Exits.IsZero() && in.Network.Ranges.Len() > 0
 }
@@ -100,7 +100,7 @@ func wireOptions(out network.Outlook, n config.Network) wire.Options {
 }
 
 // checkWire looks at the wire once.
-func (h *host) checkWire(ctx context.Context, n config.Network) finding {
+func (h *host) checkWire(ctx context.Context, n config.Network) Finding {
 	const what = "wire"
 	result, err := wire.Check(ctx, wireOptions(h.outlook, n))
 	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, h.outlook.Exits, wireLook)
@@ -108,9 +108,9 @@ func (h *host) checkWire(ctx context.Context, n config.Network) finding {
 	case err != nil:
 		return found(what, "", err)
 	case result.Clear > 0:
-		return finding{what, bad, fmt.Sprintf("%d packets with overlay addresses in clear, such as %v: look at the guard in `loden status`", result.Clear, result.Samples)}
+		return Finding{what, Bad, fmt.Sprintf("%d packets with overlay addresses in clear, such as %v: look at the guard in `loden status`", result.Clear, result.Samples)}
 	case !result.Encrypted():
-		return finding{what, warn, canaries + ", so that seeing nothing proves nothing: try again on a quieter link"}
+		return Finding{what, Warn, canaries + ", so that seeing nothing proves nothing: try again on a quieter link"}
 	}
-	return finding{what, good, "nothing in clear; " + canaries}
+	return Finding{what, Good, "nothing in clear; " + canaries}
 }

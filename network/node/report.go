@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"net/netip"
@@ -8,9 +8,9 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// report is what a running node says of itself: the body of /status, the table of `loden
+// Report is what a running node says of itself: the body of /status, the table of `loden
 // status`, and the source of every metric.
-type report struct {
+type Report struct {
 	Version   string `json:"version"`
 	Node      string `json:"node"`
 	Ready     bool   `json:"ready"`
@@ -20,44 +20,44 @@ type report struct {
 	Port      uint16 `json:"port"`
 	MTU       int    `json:"mtu"` // of the tunnel, bytes
 
-	Engine   engineReport   `json:"engine"`
-	Firewall firewallReport `json:"firewall"`
-	Store    storeReport    `json:"store"`
+	Engine   EngineReport   `json:"engine"`
+	Firewall FirewallReport `json:"firewall"`
+	Store    StoreReport    `json:"store"`
 
 	Networks  opt.Dual[netip.Prefix]   `json:"networks"`
 	Subnets   opt.Dual[netip.Prefix]   `json:"subnets"`
 	Endpoints opt.Dual[netip.AddrPort] `json:"endpoints"`
 	Uplinks   opt.Dual[string]         `json:"uplinks"`
 
-	Wire     wireReport       `json:"wire"`
-	Peers    []peerReport     `json:"peers"`
+	Wire     WireReport       `json:"wire"`
+	Peers    []PeerReport     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
-	Passes   passReport       `json:"passes"`
+	Passes   PassReport       `json:"passes"`
 }
 
-// engineReport says who encrypts.
-type engineReport struct {
+// EngineReport says who encrypts.
+type EngineReport struct {
 	Kind   string `json:"kind"`   // kernel or the userspace engine's name
 	Reason string `json:"reason"` // why this one
 }
 
-// firewallReport says who holds the rules and what the guard has counted.
-type firewallReport struct {
+// FirewallReport says who holds the rules and what the guard has counted.
+type FirewallReport struct {
 	Kind   string         `json:"kind"`
 	Reason string         `json:"reason"`
 	Guard  string         `json:"guard"` // enforce, warn, off
-	Clear  []guardCounter `json:"clear"` // packets with overlay addresses that were caught in plaintext
+	Clear  []GuardCounter `json:"clear"` // packets with overlay addresses that were caught in plaintext
 }
 
-// guardCounter is one counter of the guard.
-type guardCounter struct {
+// GuardCounter is one counter of the guard.
+type GuardCounter struct {
 	Family    string `json:"family"`    // ipv4, ipv6
 	Direction string `json:"direction"` // in, out
 	Packets   uint64 `json:"packets"`
 }
 
-// storeReport says how etcd is.
-type storeReport struct {
+// StoreReport says how etcd is.
+type StoreReport struct {
 	Up       bool      `json:"up"`
 	Since    time.Time `json:"since"` // of the state that Up names
 	Error    string    `json:"error,omitempty"`
@@ -69,8 +69,8 @@ type storeReport struct {
 	Expires  int64     `json:"leaseTTL,omitzero"` // seconds that the lease outlives a silent node
 }
 
-// peerReport is another node.
-type peerReport struct {
+// PeerReport is another node.
+type PeerReport struct {
 	Node      string                 `json:"node"`
 	PublicKey string                 `json:"publicKey"`
 	Endpoint  string                 `json:"endpoint"`
@@ -80,8 +80,8 @@ type peerReport struct {
 	Sent      int64                  `json:"sentBytes"`
 }
 
-// passReport says what the reconciler did.
-type passReport struct {
+// PassReport says what the reconciler did.
+type PassReport struct {
 	Total   uint64            `json:"total"`
 	Failed  uint64            `json:"failed"`
 	Last    time.Time         `json:"last,omitzero"`
@@ -92,7 +92,7 @@ type passReport struct {
 
 // age returns how long the snapshot has been out of date at most: not at all while etcd
 // answers, else since it stopped, or since an earlier run wrote it.
-func (s storeReport) age(now time.Time) time.Duration {
+func (s StoreReport) age(now time.Time) time.Duration {
 	switch {
 	case s.FromDisk:
 		return now.Sub(s.Snapshot)
