@@ -11,78 +11,82 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine/fd"
 )
 
-// A running engine takes orders on a socket beside its lock, from root alone: to end, or to
-// give everything it has to another engine. One message is one packet (SOCK_SEQPACKET).
+// A running engine accepts requests on a control socket beside its lock, from processes of its
+// own user alone: to stop, or to hand its files and sessions over to another engine. Each
+// message is one packet (SOCK_SEQPACKET).
 //
-//	order  {"version":1,"do":"stop"}      ──►
-//	       ◄──  parcel {}                                     and the engine ends
+//	request {"version":1,"do":"stop"}    ──►
+//	        ◄──  reply {}                                     and the engine ends
 //
-//	order  {"version":1,"do":"give"}      ──►                 the data path stops
-//	       ◄──  parcel {"files":[…],"size":n}, descriptors    SCM_RIGHTS
-//	       ◄──  state, n bytes in packets of 64 KiB
-//	       "have"                         ──►                 until here the old one goes on
-//	       ◄──  "yours"                                       when anything fails
+//	request {"version":1,"do":"give"}    ──►                  the data path stops
+//	        ◄──  reply {"files":[…],"size":n}, descriptors    SCM_RIGHTS
+//	        ◄──  state, n bytes in packets of 64 KiB
+//	        "have"                       ──►                  acknowledge: until here the old engine
+//	        ◄──  "yours"                                      resumes when a step fails; commit
 const (
 	protocol  = 1
-	maxHeader = 4096     // bytes of an order or a parcel
+	maxHeader = 4096     // bytes of a request or a reply
 	chunk     = 64 << 10 // bytes of state in one packet
 
-	orderWithin = time.Second     // an order must come that soon after its connection
-	giveWithin  = 3 * time.Second // after that the old engine goes on; 10,000 peers with sessions take 0.1 s (November 2026)
+	requestWithin  = time.Second     // a connection must send its request that soon
+	handOverWithin = 3 * time.Second // then the old engine resumes; 10,000 peers with sessions take 0.1 s (November 2026)
 )
 
-// The orders.
+// The operations of a request, as they are written on the socket.
 const (
-	doStop = "stop"
-	doGive = "give"
+	opStop     = "stop"
+	opHandOver = "give"
 )
 
-// order is what is asked of a running engine.
-type order struct {
+// request is sent to a running engine.
+type request struct {
 	Version int    `json:"version"`
 	Do      string `json:"do"`
-	Kind    Kind   `json:"engine,omitempty"` // of the one that asks
-	State   uint32 `json:"state,omitempty"`  // version of the state it can read
-	Queues  int    `json:"queues,omitempty"` // of a TUN device that it can take; 0: it knows only devices with one
+	Kind    Kind   `json:"engine,omitempty"` // of the requesting engine
+	State   uint32 `json:"state,omitempty"`  // version of the state that the requesting engine reads
+	Queues  int    `json:"queues,omitempty"` // most queues of a TUN device that it reads; 0: it knows single-queue devices only
 }
 
-// parcel is the answer.
-type parcel struct {
-	Refused string   `json:"refused,omitempty"`
-	Files   []string `json:"files,omitempty"` // what the descriptors are
-	Size    int      `json:"size,omitempty"`  // bytes of state that follow
+// reply answers a request.
+type reply struct {
+	Refused string   `json:"refused,omitempty"` // the reason; empty: accepted
+	Files   []string `json:"files,omitempty"`   // the names of the descriptors, in their order
+	Size    int      `json:"size,omitempty"`    // bytes of state that follow
 }
 
-// ControlPath returns the socket on which the engine of an interface takes orders.
+// ControlPath returns the control socket of the interface's engine.
 func ControlPath(runDir, iface string) string { return filepath.Join(runDir, iface+".control") }
 
-// listenControl listens for orders. The caller holds the lock, so a socket that is there
-// belongs to an engine that ended or has given everything away.
+// listenControl listens on the control socket. The caller holds the lock, so an existing
+// socket belongs to an engine that has ended or has handed over.
 func listenControl(runDir, iface string) (*net.UnixListener, error) {
 	path := ControlPath(runDir, iface)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("listen for orders: %w", err)
+		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
-	old := unix.Umask(0o077) // never open to others, not even for a moment
+	old := unix.Umask(0o077) // other users must not be able to connect, not even for a moment
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	unix.Umask(old)
 	if err != nil {
-		return nil, fmt.Errorf("listen for orders: %w", err)
+		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
-	l.SetUnlinkOnClose(false) // by then it may be the next engine's
+	l.SetUnlinkOnClose(false) // the path may by then be the next engine's
 	return l, nil
 }
 
-// asked is an order and who waits for the answer.
-type asked struct {
-	order
+// pendingRequest is a request and the connection that waits for its reply.
+type pendingRequest struct {
+	request
 	conn *net.UnixConn
 }
 
-// awaitOrder returns the first order that is one. What is none is refused.
-func awaitOrder(ctx context.Context, l *net.UnixListener) (*asked, error) {
+// awaitRequest returns the first valid request, or nil when ctx ends. It refuses invalid
+// requests.
+func awaitRequest(ctx context.Context, l *net.UnixListener) (*pendingRequest, error) {
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
@@ -91,66 +95,63 @@ func awaitOrder(ctx context.Context, l *net.UnixListener) (*asked, error) {
 			if ctx.Err() != nil {
 				return nil, nil
 			}
-			return nil, fmt.Errorf("accept order: %w", err)
+			return nil, fmt.Errorf("accept control connection: %w", err)
 		}
-		o, err := readOrder(conn)
+		r, err := readRequest(conn)
 		if err == nil {
-			return &asked{o, conn}, nil
+			return &pendingRequest{r, conn}, nil
 		}
-		_ = errors.Join(sendParcel(conn, parcel{Refused: err.Error()}, nil), conn.Close()) // it may be gone
+		_ = errors.Join(sendReply(conn, reply{Refused: err.Error()}, nil), conn.Close()) // the client may have gone
 	}
 }
 
-func readOrder(conn *net.UnixConn) (o order, err error) {
-	if err := onlyUs(conn); err != nil {
-		return o, err
+func readRequest(conn *net.UnixConn) (r request, err error) {
+	if err := checkUser(conn); err != nil {
+		return r, err
 	}
-	_ = conn.SetDeadline(time.Now().Add(orderWithin)) // fails on a closed one only
+	_ = conn.SetDeadline(time.Now().Add(requestWithin)) // fails on a closed connection only
 	b := make([]byte, maxHeader)
 	n, err := conn.Read(b)
 	if err != nil {
-		return o, fmt.Errorf("read order: %w", err)
+		return r, fmt.Errorf("read request: %w", err)
 	}
-	return parseOrder(b[:n])
+	return parseRequest(b[:n])
 }
 
-func parseOrder(b []byte) (o order, err error) {
-	if err := json.Unmarshal(b, &o); err != nil {
-		return o, fmt.Errorf("read order: %w", err)
+func parseRequest(b []byte) (r request, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("read request: %w", err)
 	}
-	if o.Version != protocol || o.Do != doStop && o.Do != doGive {
-		return o, fmt.Errorf("order %.20q of version %d: this engine knows stop and give of version %d", o.Do, o.Version, protocol)
+	if r.Version != protocol || r.Do != opStop && r.Do != opHandOver {
+		return r, fmt.Errorf("request %.20q of version %d: this engine knows stop and give of version %d", r.Do, r.Version, protocol)
 	}
-	return o, nil
+	return r, nil
 }
 
-// onlyUs refuses a process of another user, whatever the modes of files are.
-func onlyUs(conn *net.UnixConn) error {
-	peer, err := peerOf(conn)
+// checkUser refuses a process of another user, whatever the modes of the socket file are.
+func checkUser(conn *net.UnixConn) error {
+	peer, err := credentials(conn)
 	if err != nil {
 		return err
 	}
 	if int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("user %d may not give orders", peer.Uid)
+		return fmt.Errorf("user %d may not control this engine: only user %d may", peer.Uid, os.Geteuid())
 	}
 	return nil
 }
 
-// peerOf returns the process at the other end: who connected, or who listens. Its number is
-// as this process sees it, and 0 when it is in a PID namespace that it cannot see.
-func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	return cred, errors.Join(err, failed)
+// credentials returns the process at the other end: the client's, or the listener's. Its PID
+// is as this process sees it, and 0 for a process in a PID namespace that this process cannot see.
+func credentials(conn *net.UnixConn) (cred *unix.Ucred, err error) {
+	err = fd.Control(conn, func(fd int) (err error) {
+		cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		return err
+	})
+	return cred, err
 }
 
-// Stop asks the engine of an interface to end, and returns when it has said that it will.
-// It fails when nobody takes orders there.
+// Stop asks the engine of an interface to end, and returns when the engine has agreed. It
+// fails when no engine listens on the control socket.
 func Stop(ctx context.Context, runDir, iface string) error {
 	conn, err := dialControl(ctx, runDir, iface)
 	if err != nil {
@@ -159,23 +160,24 @@ func Stop(ctx context.Context, runDir, iface string) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	p, _, err := place(conn, order{Version: protocol, Do: doStop})
-	if err == nil && p.Refused != "" {
-		err = fmt.Errorf("it says: %.200s", p.Refused)
+	answer, _, err := call(conn, request{Version: protocol, Do: opStop})
+	if err == nil && answer.Refused != "" {
+		err = fmt.Errorf("the engine refused to stop: %.200s", answer.Refused)
 	}
 	return err
 }
 
-// PID returns the process that listens for orders for the interface's engine, as this
-// process sees it; 0 when it cannot see it, or there is none. Unlike the number in the lock
-// file, which the engine wrote as it sees itself, it is never another process's.
+// PID returns the process that listens on the control socket of the interface's engine, as
+// this process sees it; 0 when this process cannot see it, or no engine listens. The lock file
+// holds the PID as the engine sees itself, which in another PID namespace may be the number of
+// an unrelated process; PID never returns such a number.
 func PID(ctx context.Context, runDir, iface string) int {
 	conn, err := dialControl(ctx, runDir, iface)
 	if err != nil {
 		return 0
 	}
 	defer conn.Close()
-	peer, err := peerOf(conn)
+	peer, err := credentials(conn)
 	if err != nil {
 		return 0
 	}
@@ -185,10 +187,10 @@ func PID(ctx context.Context, runDir, iface string) int {
 func dialControl(ctx context.Context, runDir, iface string) (*net.UnixConn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "unixpacket", ControlPath(runDir, iface))
 	if err != nil {
-		return nil, fmt.Errorf("order engine of %s: %w", iface, err)
+		return nil, fmt.Errorf("connect to engine of %s: %w", iface, err)
 	}
-	conn := c.(*net.UnixConn) // Dial of a unix network returns nothing else
-	if err := onlyUs(conn); err != nil {
+	conn := c.(*net.UnixConn) // Dial of a unix network returns no other type
+	if err := checkUser(conn); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil

@@ -10,88 +10,89 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/state"
 )
 
-// leaver is a data path that another engine can go on with. wireguard-go is none: it ends,
-// and the next engine begins anew.
-type leaver interface {
+// resumable is a data path whose state another engine can resume. wireguard-go's is not: it
+// ends, and the next engine starts with an unconfigured data path.
+type resumable interface {
 	Leave() (*state.Device, wg.Files, error)
 }
 
-// severalRefusal is for an older version.
-const severalRefusal = "the TUN device has several queues, which your version does not know: " +
+// multiQueueRefusal is told to an engine of an older version.
+const multiQueueRefusal = "the TUN device has several queues, which your version does not know: " +
 	"end the running engine and delete the interface, then start yours"
 
-// give gives everything to the engine that asks for it, and reports whether that has it
-// now. When it has not, s goes on as if nothing had happened. UAPI is not answered
-// meanwhile; who connects waits in the socket's queue.
-func (s *station) give(a *asked) (given bool, err error) {
+// handOver hands files and state over to the engine that asks for them, and reports whether
+// that engine has them now. Otherwise the instance resumes its data path. UAPI connections
+// wait in the socket's queue meanwhile.
+func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 	defer a.conn.Close()
-	if s.several && a.Queues < maxQueues {
-		// It would leave what waits in further queues where it is, or could not even attach.
+	if s.multiQueue && a.Queues < maxQueues {
+		// The other engine would leave packets in the further queues, or could not even attach.
 		s.o.Log.Warn().Msg("not handed over: the other engine knows no TUN device with several queues")
-		_ = sendParcel(a.conn, parcel{Refused: severalRefusal}, nil) // it may be gone
+		_ = sendReply(a.conn, reply{Refused: multiQueueRefusal}, nil) // the client may have gone
 		return false, nil
 	}
 	began := time.Now()
-	_ = a.conn.SetDeadline(began.Add(giveWithin)) // fails on a closed one only
-	left, files := s.leave(a.order)
+	_ = a.conn.SetDeadline(began.Add(handOverWithin)) // fails on a closed connection only
+	left, files := s.detachPath(a.request)
 	if left != nil {
 		defer left.Wipe()
 	}
-	failed := s.send(a, left, files)
+	failed := s.transfer(a, left, files)
 	if failed == nil {
 		files.Close()
-		s.belongings().close()
+		s.files().close()
 		s.o.Log.Info().Dur("took", time.Since(began)).Bool("sessions", left != nil).Msg("handed over to another engine")
 		return true, nil
 	}
 	s.o.Log.Warn().Err(failed).Msg("not handed over: the other engine did not take it")
-	return false, s.goOn(left, files)
+	return false, s.resumePath(left, files)
 }
 
-// leave ends the data path, and returns what it leaves where both engines can do that.
-func (s *station) leave(o order) (*state.Device, wg.Files) {
-	l, can := s.path.(leaver)
-	if can && o.Kind == s.o.Kind && o.State == state.Version {
-		left, files, err := l.Leave()
+// detachPath ends the data path, and returns its state and files when both engines can hand
+// state over.
+func (s *instance) detachPath(r request) (*state.Device, wg.Files) {
+	path, can := s.path.(resumable)
+	if can && r.Kind == s.o.Kind && r.State == state.Version {
+		left, files, err := path.Leave()
 		if err == nil {
 			return left, files
 		}
 		files.Close()
-		s.o.Log.Warn().Err(err).Msg("nothing to hand over but the interface")
+		s.o.Log.Warn().Err(err).Msg("sessions end: the data path could not be saved for the next engine")
 	}
 	s.path.Close()
 	return nil, wg.Files{}
 }
 
-// send sends the parcel and waits for the other's word.
-func (s *station) send(a *asked, left *state.Device, files wg.Files) error {
+// transfer sends the files and the state, waits for the acknowledgment, and commits.
+func (s *instance) transfer(a *pendingRequest, left *state.Device, files wg.Files) error {
 	var text []byte
 	if left != nil {
 		text = state.Encode(left)
 		defer clear(text)
 	}
-	all := s.belongings()
+	all := s.files()
 	all.add(files)
-	if err := sendParcel(a.conn, parcel{Size: len(text)}, all); err != nil {
+	if err := sendReply(a.conn, reply{Size: len(text)}, all); err != nil {
 		return fmt.Errorf("send files: %w", err)
 	}
 	if err := sendState(a.conn, text); err != nil {
 		return fmt.Errorf("send state: %w", err)
 	}
-	if err := hear(a.conn, have); err != nil {
-		return fmt.Errorf("wait for its word: %w", err)
+	if err := expectWord(a.conn, wordAcknowledge); err != nil {
+		return fmt.Errorf("wait for acknowledgment: %w", err)
 	}
-	return say(a.conn, yours)
+	return sendWord(a.conn, wordCommit)
 }
 
-// goOn starts the data path again after nobody took it.
-func (s *station) goOn(left *state.Device, files wg.Files) (err error) {
+// resumePath starts the data path again after a hand-over that failed.
+func (s *instance) resumePath(left *state.Device, files wg.Files) (err error) {
 	if s.processors != nil {
-		s.processors.load() // a data path counts them when it is made
+		s.processors.load() // a new data path counts the processors
 	}
-	defer s.attend()
+	defer s.adaptToLoad()
 	if left == nil {
-		s.path, err = s.fresh()
+		s.path, err = s.newPath()
 		return err
 	}
 	d, err := wg.Resume(files, s.o.Iface, left, s.o.Log)
@@ -102,43 +103,45 @@ func (s *station) goOn(left *state.Device, files wg.Files) (err error) {
 	return nil
 }
 
-// errUnready means that the running engine cannot be asked at the moment.
-var errUnready = errors.New("it takes no orders")
+// errNoAnswer means that the running engine does not answer on its control socket at the
+// moment: it starts, hands over, or ends.
+var errNoAnswer = errors.New("the running engine does not answer on its control socket")
 
-// succeed takes everything from the running engine.
-func succeed(ctx context.Context, o Options) (_ *station, err error) {
+// takeOver takes files and state from the running engine. Its error is errNoAnswer when it is
+// worth trying again.
+func takeOver(ctx context.Context, o Options) (_ *instance, err error) {
 	conn, err := dialControl(ctx, o.RunDir, o.Iface)
 	if err != nil {
-		return nil, errors.Join(errUnready, err)
+		return nil, errors.Join(errNoAnswer, err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(2 * giveWithin)) // fails on a closed one only
+	_ = conn.SetDeadline(time.Now().Add(2 * handOverWithin)) // fails on a closed connection only
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	p, files, err := place(conn, order{Version: protocol, Do: doGive, Kind: o.Kind, State: state.Version, Queues: maxQueues})
+	answer, files, err := call(conn, request{Version: protocol, Do: opHandOver, Kind: o.Kind, State: state.Version, Queues: maxQueues})
 	if err != nil {
-		return nil, errors.Join(errUnready, err)
+		return nil, errors.Join(errNoAnswer, err)
 	}
 	defer func() {
 		if err != nil {
 			files.close()
 		}
 	}()
-	if p.Refused != "" || files[lockBelonging] == nil || files[uapiBelonging] == nil {
-		return nil, fmt.Errorf("it says: %.200q", p.Refused)
+	if answer.Refused != "" || files[lockFileName] == nil || files[uapiFileName] == nil {
+		return nil, fmt.Errorf("the running engine refused: %.200q", answer.Refused)
 	}
-	s := &station{o: o, lock: &lockFile{files[lockBelonging]}, uapi: files[uapiBelonging]}
-	begin, abandon, err := s.prepare(conn, p.Size, files)
+	s := &instance{o: o, lock: &lockFile{files[lockFileName]}, uapi: files[uapiFileName]}
+	start, discard, err := s.prepare(conn, answer.Size, files)
 	if err != nil {
 		return nil, err
 	}
-	err = say(conn, have)
+	err = sendWord(conn, wordAcknowledge)
 	if err == nil {
-		err = hear(conn, yours)
+		err = expectWord(conn, wordCommit)
 	}
-	if err != nil { // it goes on, or it is dead and its lock is free
-		abandon()
-		return nil, errors.Join(errUnready, err)
+	if err != nil { // the old engine resumes, or it is dead and its lock is free
+		discard()
+		return nil, errors.Join(errNoAnswer, err)
 	}
-	return s, begin()
+	return s, start()
 }

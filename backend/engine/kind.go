@@ -20,15 +20,16 @@ const (
 	DefaultKind = Loden // what "auto" means without WireGuard in the kernel
 )
 
-// dataPath is one running implementation between a TUN device and UDP sockets.
+// dataPath is a running implementation between a TUN device and UDP sockets.
 type dataPath interface {
 	IpcHandle(c net.Conn)  // serves one UAPI connection until it ends, and closes it
-	LinkChanged()          // the interface may have another MTU, or may be up or down
+	LinkChanged()          // MTU or state (up, down) of the interface may have changed
 	Done() <-chan struct{} // closed when the data path ended by itself or by Close
-	Close()                // ends it, closes the TUN file, waits for its goroutines
+	Close()                // ends the data path, closes the TUN file, waits for its goroutines
 }
 
-// open starts the implementation that o names on the TUN device. It owns the files then.
+// open starts the implementation that o names on the TUN device. The implementation then owns
+// the files.
 func open(o Options, tun wg.TUN) (dataPath, error) {
 	switch o.Kind {
 	case WireGuardGo:

@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine/fd"
 )
 
 // ErrRunning means that an engine for the interface runs already.
 var ErrRunning = errors.New("an engine for this interface runs already")
 
-// Owner is who runs the engine of an interface. It is what the lock file holds.
+// Owner is the process that runs the engine of an interface. The lock file holds it as JSON.
 type Owner struct {
 	Iface string `json:"interface"`
 	PID   int    `json:"pid"`
@@ -25,16 +27,16 @@ type Owner struct {
 func LockPath(runDir, iface string) string { return filepath.Join(runDir, iface+".engine") }
 
 // The bytes of the lock file that are locked. They are open file description locks
-// (fcntl(2)), which can be asked about without being taken.
+// (fcntl(2)), which another process can test without taking them.
 const (
-	claimByte = 0 // held by the one engine there is
-	ownerByte = 1 // held once the file says who that is
+	claimByte = 0 // locked by the engine
+	ownerByte = 1 // locked by the engine once the file names it
 )
 
 // lockFile is a held lock.
 type lockFile struct{ *os.File }
 
-// takeLock takes the lock for o, or returns ErrRunning with who has it.
+// takeLock takes the lock for o, or returns ErrRunning with the PID of the engine that holds it.
 func takeLock(runDir string, o Owner) (*lockFile, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, fmt.Errorf("lock engine of %s: %w", o.Iface, err)
@@ -60,10 +62,11 @@ func takeLock(runDir string, o Owner) (*lockFile, error) {
 	return &lockFile{f}, nil
 }
 
-// release gives the lock up. The file stays: removing it would race with the next engine.
+// release releases the lock. The file stays: removing it would race with the next engine.
 func (l *lockFile) release() { _ = l.Close() }
 
-// Running returns the owner of the interface's engine, and whether one lives.
+// Running returns the owner of the interface's engine, and whether an engine runs. It does not
+// wait, and never keeps an engine from taking the lock.
 func Running(runDir, iface string) (Owner, bool, error) {
 	f, err := os.Open(LockPath(runDir, iface))
 	if errors.Is(err, os.ErrNotExist) {
@@ -89,16 +92,9 @@ func Running(runDir, iface string) (Owner, bool, error) {
 
 func lockOf(b int64) *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK, Start: b, Len: 1} }
 
-// fcntl runs one lock command on f. The descriptor is used without file.Fd, which would
-// make it blocking.
+// fcntl runs one lock command on f.
 func fcntl(f *os.File, command int, lock *unix.Flock_t) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.FcntlFlock(fd, command, lock) })
-	return errors.Join(err, failed)
+	return fd.Control(f, func(fd int) error { return unix.FcntlFlock(uintptr(fd), command, lock) })
 }
 
 func readOwner(f *os.File) (Owner, error) {

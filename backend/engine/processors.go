@@ -7,35 +7,36 @@ import (
 	"time"
 )
 
-// loadLasts is how long load is remembered.
+// The processors of an engine process are a trick, and this file is all of it. The switch that
+// turns it off is Options.FixedProcessors (loden engine --fixed-processors). The trick may go when
+// BenchmarkWakeUp, on an idle machine, takes no longer with all processors than with a single one.
+
+// loadLasts is how long the engine stays on all processors after the last load.
 const loadLasts = time.Second
 
-// processors is how many processors Go schedules the process on: one while packets come
-// singly, all that there are under load.
+// processors switches the number of processors on which Go schedules the process: one while
+// packets come singly, all of them under load.
 //
-// With more than one, Go wakes a second thread whenever a first one finds work, in case
-// there is more (runtime.wakep), and the kernel lets it run on another, sleeping core. One
-// packet at a time is handled before that core is awake, and the threads then answer each
-// other from core to core. Seen on two virtual cores: a wake-up takes 3 µs on the same core
-// and 55 µs on the other one, and a ping through two engines waits for four to six.
+// With several processors Go wakes a second thread whenever a thread finds work, in case more
+// work follows (runtime.wakep), and the kernel places that thread on another, sleeping core. The
+// engine has handled a single packet before that core is awake, and the threads then wake each
+// other from core to core. Seen on two virtual cores (November 2026): a wake-up takes 3 µs on the
+// same core and 55 µs on the other core, and a ping through two engines waits for four to six.
 type processors struct {
-	all    int // as the process began
+	all    int // at the start of the process
 	loaded atomic.Int64
 	wide   atomic.Bool
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	timer   *time.Timer
 	stopped bool
 }
 
-// narrow begins with one processor. Stop it to have all again.
-func narrow() *processors {
-	p := &processors{all: runtime.GOMAXPROCS(1)}
-	return p
-}
+// adaptProcessors restricts Go to a single processor until the first load. Stop ends that.
+func adaptProcessors() *processors { return &processors{all: runtime.GOMAXPROCS(1)} }
 
-// load says that a direction has more to do than one packet. It is cheap, and waits only
-// when load begins: some ten microseconds.
+// load records that a direction has several packets to move. It is cheap, and waits only when
+// load begins: some ten microseconds, for the runtime to stop and start its processors.
 func (p *processors) load() {
 	p.loaded.Store(time.Now().UnixNano())
 	if p.wide.Load() {
@@ -47,11 +48,11 @@ func (p *processors) load() {
 		return
 	}
 	runtime.GOMAXPROCS(p.all)
-	p.timer = time.AfterFunc(loadLasts, p.look)
+	p.timer = time.AfterFunc(loadLasts, p.narrow)
 }
 
-// look goes back to one processor when there was no load for a while.
-func (p *processors) look() {
+// narrow goes back to a single processor when the last load is older than loadLasts.
+func (p *processors) narrow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopped {
@@ -65,7 +66,7 @@ func (p *processors) look() {
 	p.wide.Store(false)
 }
 
-// stop gives the process all processors back, for good.
+// stop gives all processors back to the process, for good.
 func (p *processors) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package engine owns the userspace data plane: a process of its own that holds a
 // persistent TUN device and the UDP sockets, and is configured over the standard UAPI
-// socket, so that wgctrl and wg(8) speak to it as they do to the kernel. It knows nothing
-// of leases, of peers, or of who configures it.
+// socket, so that wgctrl and wg(8) speak to it as they do to the kernel. It does not know
+// leases or peers, and serves any UAPI client alike.
 package engine
 
 import (
@@ -22,26 +22,31 @@ import (
 
 // Options say what to run.
 type Options struct {
-	Iface  string         // name of the TUN device; it is made when it does not exist
+	Iface  string         // name of the TUN device, which is created if it does not exist
 	Kind   Kind           // the implementation; "" or "auto" means DefaultKind
 	RunDir string         // directory of the lock file
-	Ready  io.WriteCloser // told ReadyLine, or why not, and closed; nil tells nobody
+	Ready  io.WriteCloser // gets ReadyLine or the reason of a failed start, and is closed; nil: not reported
 	Log    zerolog.Logger
 
-	Relay  bool // take a running engine's place; having given it up, stand by until it is free
-	Queues int  // of a TUN device that is made; 0: as the processors need it. The kind wireguard-go reads one
+	Relay  bool // take over from a running engine; after handing over, stand by until no engine runs
+	Queues int  // of a TUN device that is created; 0: by the number of processors. The kind wireguard-go reads a single queue
 
-	Alone bool // the process is for the engine alone: it gives up what a running engine does not need, and adapts to the load
+	// Alone says that the process runs nothing but the engine: it gives up the privileges that a
+	// running engine does not need, and adapts its processors to the load.
+	Alone bool
+
+	// FixedProcessors keeps an engine that is Alone on all processors, under any load.
+	FixedProcessors bool
 }
 
 // ReadyLine is written to Options.Ready when the engine can be configured. Anything else
 // written there is the error that Run returns.
 const ReadyLine = "ready\n"
 
-// Run runs an engine in the foreground until ctx ends, the interface is deleted or it is
-// ordered to stop, and returns nil then. The TUN device outlives it, addresses and routes
-// and all: the next engine takes it over. A second engine for the same interface takes the
-// place of the first with Options.Relay, and is refused with ErrRunning without.
+// Run runs an engine in the foreground until ctx ends, the interface is deleted or a client of
+// the control socket stops the engine; it then returns nil. The TUN device outlives the engine,
+// with its addresses and routes, for the next engine. A second engine for the same interface
+// takes over from the first with Options.Relay, and fails with ErrRunning without.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Kind == "" || o.Kind == "auto" {
 		o.Kind = DefaultKind
@@ -52,48 +57,43 @@ func Run(ctx context.Context, o Options) (err error) {
 	ready := newAnnouncement(o.Ready)
 	defer func() { err = errors.Join(err, ready.failed(err)) }()
 	for {
-		s, err := begin(ctx, o)
+		s, err := acquire(ctx, o)
 		if err != nil {
-			return orDone(ctx, err)
-		}
-		given, err := s.run(ctx, ready)
-		if !given {
-			s.close()
-		}
-		if err != nil || !given || !o.Relay {
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return nil // the caller ended the wait
+			}
 			return err
 		}
-		// The main process of a container must not end: it would be started again, and
-		// take everything back, for ever.
+		handedOver, err := s.run(ctx, ready)
+		if !handedOver {
+			s.close()
+		}
+		if err != nil || !handedOver || !o.Relay {
+			return err
+		}
+		// The main process of a container must not end: it would be started again, and the two
+		// engines would take over from each other for ever.
 		o.Log.Info().Msg("standing by until the other engine ends")
-		if !free(ctx, o) {
+		if !waitUntilFree(ctx, o) {
 			return nil
 		}
 		o.Log.Warn().Msg("the other engine ended: taking its place")
 	}
 }
 
-// orDone drops the error of a wait that ended because it was told to.
-func orDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil
-	}
-	return err
-}
-
 const (
 	relayPoll   = 50 * time.Millisecond
-	relayWithin = 5 * time.Second // an engine that starts or hands over takes no orders for a moment
+	relayWithin = 5 * time.Second // an engine that starts or hands over does not answer for a moment
 )
 
-// begin gets a data path by attempt, and tries again for a while what fails only for now.
-func begin(ctx context.Context, o Options) (*station, error) {
+// acquire calls tryAcquire, and repeats it for relayWithin after errors that pass by themselves.
+func acquire(ctx context.Context, o Options) (*instance, error) {
 	for began := time.Now(); ; {
-		s, err := attempt(ctx, o)
-		// The kernel may release the lock of one that was killed before its TUN device, which
-		// takes a grace period of RCU for each queue: busy until then.
-		passing := errors.Is(err, errUnready) || errors.Is(err, unix.EBUSY)
-		if !passing || time.Since(began) > relayWithin {
+		s, err := tryAcquire(ctx, o)
+		// When an engine is killed, the kernel may release its lock before its TUN device, which
+		// takes a grace period of RCU for each queue: EBUSY until then.
+		temporary := errors.Is(err, errNoAnswer) || errors.Is(err, unix.EBUSY)
+		if !temporary || time.Since(began) > relayWithin {
 			return s, err
 		}
 		if !pause(ctx) {
@@ -102,11 +102,11 @@ func begin(ctx context.Context, o Options) (*station, error) {
 	}
 }
 
-// attempt takes the lock and starts a data path, or takes all that from a running engine.
-func attempt(ctx context.Context, o Options) (*station, error) {
+// tryAcquire takes the lock and starts a data path, or takes over from a running engine.
+func tryAcquire(ctx context.Context, o Options) (*instance, error) {
 	lock, err := takeLock(o.RunDir, o.owner())
 	if err == nil {
-		s := &station{o: o, lock: lock}
+		s := &instance{o: o, lock: lock}
 		if err := s.open(); err != nil {
 			lock.release()
 			return nil, err
@@ -116,15 +116,15 @@ func attempt(ctx context.Context, o Options) (*station, error) {
 	if !errors.Is(err, ErrRunning) || !o.Relay {
 		return nil, err
 	}
-	s, failed := succeed(ctx, o)
+	s, failed := takeOver(ctx, o)
 	if failed != nil {
 		return nil, fmt.Errorf("%w, and does not hand over: %w", err, failed)
 	}
 	return s, nil
 }
 
-// free waits until no engine runs, and reports whether that came before ctx ended.
-func free(ctx context.Context, o Options) bool {
+// waitUntilFree waits until no engine runs, and reports whether that came before ctx ended.
+func waitUntilFree(ctx context.Context, o Options) bool {
 	for {
 		if _, running, err := Running(o.RunDir, o.Iface); err == nil && !running {
 			return true
@@ -135,7 +135,7 @@ func free(ctx context.Context, o Options) bool {
 	}
 }
 
-// pause waits a little, and reports whether ctx is still alive.
+// pause waits for relayPoll, and reports whether ctx is still alive.
 func pause(ctx context.Context) bool {
 	t := time.NewTimer(relayPoll)
 	defer t.Stop()
@@ -158,28 +158,28 @@ func (o Options) queues() int {
 // owner is this process as the lock file names it.
 func (o Options) owner() Owner { return Owner{Iface: o.Iface, PID: os.Getpid(), Kind: o.Kind} }
 
-// run says that the engine is there, gives up privileges and serves.
-func (s *station) run(ctx context.Context, ready *announcement) (given bool, err error) {
+// run records the engine in the lock file, gives up privileges and serves.
+func (s *instance) run(ctx context.Context, ready *announcement) (handedOver bool, err error) {
 	if err := writeOwner(s.lock.File, s.o.owner()); err != nil {
 		return false, err
 	}
 	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
 	if s.o.Alone {
-		if err := wg.Confine(); err != nil { // in a program built with cgo, or where a filter of system calls forbids it
+		if err := wg.Confine(); err != nil { // the program was built with cgo, or a seccomp filter forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
 		}
-		if _, ok := s.path.(*wg.Running); ok {
-			s.processors = narrow()
+		if _, ok := s.path.(*wg.Running); ok && !s.o.FixedProcessors {
+			s.processors = adaptProcessors()
 			defer s.processors.stop()
-			s.attend()
+			s.adaptToLoad()
 		}
 	}
 	return s.serve(ctx, ready)
 }
 
-// ended explains why a data path ended by itself: its interface was deleted, which is how
-// it is meant to be told, or something is wrong.
-func ended(o Options) error {
+// explainEnd returns nil when the data path ended because its interface was deleted, which is
+// the normal way to end an engine, and an error when the interface still exists.
+func explainEnd(o Options) error {
 	if _, err := net.InterfaceByName(o.Iface); err != nil {
 		o.Log.Info().Msg("interface deleted, engine ends")
 		return nil
@@ -187,23 +187,23 @@ func ended(o Options) error {
 	return fmt.Errorf("run engine for %s: the data path ended by itself", o.Iface)
 }
 
-// announcement tells once whether the engine came up.
+// announcement reports to Options.Ready, once, whether the engine came up.
 type announcement struct{ w io.WriteCloser }
 
 func newAnnouncement(w io.WriteCloser) *announcement { return &announcement{w: w} }
 
-// done says that the engine is ready.
-func (a *announcement) done() error { return a.say(ReadyLine) }
+// done reports that the engine is ready.
+func (a *announcement) done() error { return a.write(ReadyLine) }
 
-// failed says why the engine did not become ready, unless done came first.
+// failed reports why the engine did not become ready, unless done came first.
 func (a *announcement) failed(err error) error {
 	if err == nil {
-		return a.say("")
+		return a.write("")
 	}
-	return a.say(err.Error())
+	return a.write(err.Error())
 }
 
-func (a *announcement) say(text string) error {
+func (a *announcement) write(text string) error {
 	if a.w == nil {
 		return nil
 	}

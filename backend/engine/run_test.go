@@ -28,7 +28,7 @@ const iface = "loden0"
 // running is an engine on a goroutine of the test.
 type running struct {
 	t     *testing.T
-	said  string // what it said when it was ready, or why it is not
+	said  string // its report: ready, or the reason why not
 	stop  context.CancelFunc
 	ended chan error
 }
@@ -53,7 +53,7 @@ func start(t *testing.T, o engine.Options) *running {
 	return e
 }
 
-// wait returns what Run returned.
+// wait waits for Run and returns its error.
 func (e *running) wait() error {
 	e.t.Helper()
 	select {

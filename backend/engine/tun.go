@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/fd"
 	"github.com/loden-net/loden/backend/engine/wg"
 )
 
@@ -17,22 +18,22 @@ const TUNPath = "/dev/net/tun"
 // maxQueues is how many queues a TUN device is given at most.
 const maxQueues = 8
 
-// queuesFor returns how many queues of the TUN device are read where Go schedules on n
-// processors: one for each four begun, since a sender and its hands are four; but one alone
-// up to four, where as many hands as there are can be kept busy by one that reads.
+// queuesFor returns how many queues of the TUN device the engine reads where Go schedules on n
+// processors: one for each four processors, rounded up, since a sender and its workers use
+// four. Up to four processors a single reader can keep every worker busy.
 func queuesFor(n int) int { return min(max(1, (n+3)/4), maxQueues) }
 
-// openTUN attaches to the TUN device with that name, and makes it when there is none, with
-// so many queues. One that is there keeps what it was made with: it has only one, or may be
-// read from any number of them. It carries bare IP packets with a virtio header, which lets
-// 64 KiB segments through whole.
+// openTUN attaches to the TUN device with that name, or creates it with that number of queues.
+// An existing device keeps the kind that it was created with: it has a single queue, or may be
+// read from any number of queues. The device carries bare IP packets with a virtio header,
+// which lets 64 KiB segments through whole.
 func openTUN(name string, queues int) (files wg.TUN, err error) {
 	if err := unattached(name); err != nil {
 		return files, fmt.Errorf("attach to TUN device %s: %w", name, err)
 	}
 	several := queues > 1
 	first, err := openQueue(name, several)
-	if errors.Is(err, errOtherKind) { // or with the other number of queues
+	if errors.Is(err, errOtherKind) { // it may exist with the other number of queues
 		several = !several
 		first, err = openQueue(name, several)
 	}
@@ -47,7 +48,7 @@ func openTUN(name string, queues int) (files wg.TUN, err error) {
 			files.Close()
 		}
 	}()
-	files.Writer = first // before there is a queue, so that it gets no packet
+	files.Writer = first // detached before the device has another queue, so that no packet waits in it
 	if err := detach(first); err != nil {
 		return files, fmt.Errorf("detach from TUN device %s: %w", name, err)
 	}
@@ -62,11 +63,11 @@ func openTUN(name string, queues int) (files wg.TUN, err error) {
 }
 
 // unattached returns EBUSY when another process is attached to a device with several queues:
-// the kernel would let two share it. With one queue it does not.
+// the kernel would let two processes share it, but not a device with a single queue.
 func unattached(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
-		return nil // there is none, or attaching says what is wrong
+		return nil // the device does not exist, or attaching reports the error
 	}
 	if t, ok := link.(*netlink.Tuntap); ok && t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 && t.Queues+t.DisabledQueues > 0 {
 		return fmt.Errorf("%w: another process is attached to it", unix.EBUSY)
@@ -74,7 +75,7 @@ func unattached(name string) error {
 	return nil
 }
 
-// openQueue attaches a new descriptor to the device, which is made when there is none.
+// openQueue attaches a new descriptor to the device, which the kernel creates if it does not exist.
 func openQueue(name string, several bool) (*os.File, error) {
 	fd, err := unix.Open(TUNPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -87,8 +88,8 @@ func openQueue(name string, several bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), TUNPath), nil
 }
 
-// CheckTUN reports why no TUN device can be made on this host, with the remedy, or nil. It
-// makes none: opening the driver attaches to nothing.
+// CheckTUN reports why this host cannot create a TUN device, with the remedy, or nil. It creates
+// no device: opening the driver attaches to none.
 func CheckTUN() error {
 	f, err := os.OpenFile(TUNPath, os.O_RDWR, 0)
 	if err != nil {
@@ -97,10 +98,10 @@ func CheckTUN() error {
 	return f.Close()
 }
 
-// tunRemedy is what an operator does about a missing TUN driver.
+// tunRemedy tells an operator how to provide a missing TUN driver.
 const tunRemedy = "load the driver with `modprobe tun`; in a container, pass the device in with --device " + TUNPath
 
-// errOtherKind is an interface that cannot be attached to as asked.
+// errOtherKind means that an interface exists to which this process cannot attach as asked.
 var errOtherKind = errors.New("an interface of another kind has that name")
 
 func attach(fd int, name string, several bool) error {
@@ -123,41 +124,30 @@ func attach(fd int, name string, several bool) error {
 	return err
 }
 
-// detach leaves a descriptor that can be written to and has no queue.
+// detach turns a queue into a descriptor that accepts packets and has no queue.
 func detach(file *os.File) error {
 	request, err := unix.NewIfreq("")
 	if err != nil {
 		return err
 	}
 	request.SetUint16(unix.IFF_DETACH_QUEUE)
-	return control(file, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNSETQUEUE, request) })
+	return fd.Control(file, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNSETQUEUE, request) })
 }
 
-// hasSeveralQueues reports whether the device of a descriptor may have several queues.
-func hasSeveralQueues(file *os.File) (several bool, err error) {
+// isMultiQueue reports whether the device of a descriptor may have several queues.
+func isMultiQueue(file *os.File) (several bool, err error) {
 	request, err := unix.NewIfreq("")
 	if err != nil {
 		return false, err
 	}
-	err = control(file, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, request) })
+	err = fd.Control(file, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, request) })
 	return request.Uint16()&unix.IFF_MULTI_QUEUE != 0, err
 }
 
 // keepTUN makes the device outlive every process that is attached to it (IFF_PERSIST).
 func keepTUN(file *os.File) error {
-	if err := control(file, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1) }); err != nil {
+	if err := fd.Control(file, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1) }); err != nil {
 		return fmt.Errorf("keep TUN device: %w", err)
 	}
 	return nil
-}
-
-// control calls f with the descriptor of file.
-func control(file *os.File, f func(fd int) error) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
-	return errors.Join(err, failed)
 }

@@ -20,8 +20,8 @@ const socketDir = "/var/run/wireguard"
 // cross-platform userspace protocol (https://www.wireguard.com/xplatform/).
 func SocketPath(iface string) string { return filepath.Join(socketDir, iface+".sock") }
 
-// listenUAPI listens on the interface's UAPI socket, for root alone. What a killed engine
-// left there is replaced; a living one is not.
+// listenUAPI listens on the interface's UAPI socket, for root alone. It replaces the socket of a
+// killed engine, and fails while a process listens on it.
 func listenUAPI(iface string) (*net.UnixListener, error) {
 	path := SocketPath(iface)
 	if err := os.MkdirAll(socketDir, 0o755); err != nil {
@@ -34,7 +34,7 @@ func listenUAPI(iface string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("listen for configuration: %w", err)
 	}
-	old := unix.Umask(0o077) // the socket must never be open to others, not even for a moment
+	old := unix.Umask(0o077) // other users must not be able to connect, not even for a moment
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	if err != nil {
@@ -43,9 +43,9 @@ func listenUAPI(iface string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// answer serves every connection with handle, each on its own goroutine, until ctx ends or
-// the listener fails. It waits for all of them.
-func answer(ctx context.Context, listener net.Listener, handle func(net.Conn)) error {
+// acceptUAPI serves every connection with handle, each on its own goroutine, until ctx ends or
+// the listener fails. It waits for all handlers.
+func acceptUAPI(ctx context.Context, listener net.Listener, handle func(net.Conn)) error {
 	var open connections
 	defer open.closeAll()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
@@ -62,7 +62,7 @@ func answer(ctx context.Context, listener net.Listener, handle func(net.Conn)) e
 	}
 }
 
-// connections are the open ones. The zero value has none.
+// connections are the open UAPI connections. The zero value is empty.
 type connections struct {
 	busy sync.WaitGroup
 
@@ -90,11 +90,11 @@ func (s *connections) forget(c net.Conn) {
 	delete(s.open, c)
 }
 
-// finishWithin is how long an answer that is under way may take when its engine ends.
+// finishWithin is how long an unfinished answer may take when its engine ends.
 const finishWithin = 200 * time.Millisecond
 
-// closeAll ends every connection and waits for their handlers. An answer that is under way
-// is finished: wgctrl takes half of one for the whole.
+// closeAll ends every connection and waits for their handlers. A handler that is writing its
+// answer may finish it: wgctrl takes half an answer for a whole answer.
 func (s *connections) closeAll() {
 	s.mu.Lock()
 	for c := range s.open {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -12,6 +11,8 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/loden-net/loden/backend/engine/fd"
 )
 
 // wireguard-go reports every failed send of every peer: on a node whose uplink is down that
@@ -23,23 +24,23 @@ const (
 
 // wireGuardGo runs golang.zx2c4.com/wireguard.
 //
-// The device is always up: the state of the interface is not its business. Left to itself
-// it opens its sockets when the interface comes up, moments after it was told its port, and
-// a port that is taken would be noticed by nobody. This way the one who sets the port gets
-// the error, and a flap of the interface does not re-open the sockets.
+// The device is always up, whatever the state of the interface. By default wireguard-go opens
+// its sockets when the interface comes up, moments after the port was set, and the client
+// that set a port already in use would get no error. This way that client gets the error,
+// and a flap of the interface does not re-open the sockets.
 type wireGuardGo struct {
 	*device.Device
 	tun *steadyTUN
 }
 
 func openWireGuardGo(file *os.File, log zerolog.Logger) (dataPath, error) {
-	fd, err := duplicate(file)
+	copied, err := fd.Duplicate(file)
 	if err != nil {
 		return nil, fmt.Errorf("start wireguard-go: %w", err)
 	}
-	inner, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	inner, _, err := tun.CreateUnmonitoredTUNFromFD(copied)
 	if err != nil {
-		_ = unix.Close(fd)
+		_ = unix.Close(copied)
 		return nil, fmt.Errorf("start wireguard-go: %w", err)
 	}
 	steady := &steadyTUN{Device: inner, file: file, events: make(chan tun.Event, 1)}
@@ -55,32 +56,20 @@ func openWireGuardGo(file *os.File, log zerolog.Logger) (dataPath, error) {
 	return &wireGuardGo{Device: dev, tun: steady}, nil
 }
 
-// duplicate returns a second descriptor of file. It does not use file.Fd, which would make
-// the shared description blocking.
-func duplicate(file *os.File) (fd int, err error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var failed error
-	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	return fd, errors.Join(err, failed)
-}
-
 // LinkChanged makes the device read its MTU again.
 func (w *wireGuardGo) LinkChanged() { w.tun.mtuChanged() }
 
 // Done is closed when the device is.
 func (w *wireGuardGo) Done() <-chan struct{} { return w.Device.Wait() }
 
-// steadyTUN is a TUN device that never reports up or down, and a changed MTU when told to.
+// steadyTUN is a TUN device that never reports up or down, and a changed MTU by mtuChanged alone.
 type steadyTUN struct {
 	tun.Device
-	file *os.File // the descriptor that Device was made from a copy of
+	file *os.File // Device uses a duplicate of it
 
 	mu     sync.Mutex
 	closed bool           // guarded by mu: events is closed
-	events chan tun.Event // holds at most one event: one more says nothing new
+	events chan tun.Event // buffers a single event: a second MTU event would tell the reader no more
 }
 
 // Events replaces those of the embedded device.

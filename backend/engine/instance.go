@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/backend/engine/wg/state"
+	"github.com/loden-net/loden/backend/linkwatch"
+)
+
+// instance is a running engine: its lock, its UAPI listener and its data path.
+type instance struct {
+	o    Options
+	lock *lockFile
+	uapi *os.File // listening; each round of serve accepts from a duplicate
+	path dataPath
+
+	multiQueue bool        // the TUN device may have several queues
+	processors *processors // nil: the process has other work, and keeps all processors
+}
+
+// adaptToLoad makes the number of processors follow the load of the data path.
+func (s *instance) adaptToLoad() {
+	if path, ok := s.path.(*wg.Running); ok && s.processors != nil {
+		path.OnLoad(s.processors.load)
+	}
+}
+
+// files are the files that the next engine gets, whatever its kind.
+func (s *instance) files() namedFiles {
+	return namedFiles{lockFileName: s.lock.File, uapiFileName: s.uapi}
+}
+
+// open listens for UAPI and starts an unconfigured data path. The caller holds the lock.
+func (s *instance) open() error {
+	listener, err := listenUAPI(s.o.Iface)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false)
+	if s.uapi, err = listener.File(); err != nil {
+		return errors.Join(fmt.Errorf("listen for configuration: %w", err), os.Remove(SocketPath(s.o.Iface)))
+	}
+	s.path, err = s.newPath()
+	if err != nil {
+		err = errors.Join(err, s.uapi.Close(), os.Remove(SocketPath(s.o.Iface)))
+	}
+	return err
+}
+
+// newPath starts an unconfigured data path on the interface.
+func (s *instance) newPath() (dataPath, error) {
+	files, err := openTUN(s.o.Iface, s.o.queues())
+	if err != nil {
+		return nil, err
+	}
+	path, err := open(s.o, files)
+	if err != nil {
+		files.Close() // an implementation that failed late has closed them already
+		return nil, err
+	}
+	if err := errors.Join(keepTUN(files.Queues[0]), s.inspectTUN(files)); err != nil {
+		path.Close()
+		return nil, err
+	}
+	return path, nil
+}
+
+// inspectTUN reads whether the TUN device may have several queues.
+func (s *instance) inspectTUN(files wg.TUN) (err error) {
+	s.multiQueue, err = isMultiQueue(files.Queues[0])
+	if err != nil {
+		return fmt.Errorf("read queues of TUN device: %w", err)
+	}
+	return nil
+}
+
+// prepare reads the state that the old engine sends. start runs the data path, discard ends
+// it; the files are then the instance's, or closed together with those of the reply.
+func (s *instance) prepare(conn *net.UnixConn, size int, files namedFiles) (start func() error, discard func(), err error) {
+	if size == 0 {
+		start = func() (err error) { s.path, err = s.newPath(); return err }
+		return start, func() {}, nil
+	}
+	text, err := readState(conn, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(text)
+	left, err := state.Decode(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer left.Wipe()
+	inherited := files.dataPath()
+	if len(inherited.TUN.Queues) == 0 {
+		return nil, nil, errors.New("the running engine sent no TUN device")
+	}
+	if err := s.inspectTUN(inherited.TUN); err != nil {
+		return nil, nil, err
+	}
+	d, err := wg.Resume(inherited, s.o.Iface, left, s.o.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() error { s.path = d.Start(); return nil }, d.Discard, nil
+}
+
+// close ends an instance that was not handed over.
+func (s *instance) close() {
+	if s.path != nil {
+		s.path.Close()
+	}
+	_ = os.Remove(SocketPath(s.o.Iface))
+	_ = os.Remove(ControlPath(s.o.RunDir, s.o.Iface))
+	s.files().close()
+}
+
+// serve answers the UAPI socket, reports changes of the interface to the data path and answers
+// requests, until ctx or the data path ends, a client asks the engine to stop, or the instance
+// is handed over, which handedOver reports.
+func (s *instance) serve(ctx context.Context, ready *announcement) (handedOver bool, err error) {
+	control, err := listenControl(s.o.RunDir, s.o.Iface)
+	if err != nil {
+		return false, err
+	}
+	defer control.Close()
+	if err := ready.done(); err != nil {
+		return false, err
+	}
+	for {
+		a, err := s.serveUntilRequest(ctx, control)
+		if err != nil || a == nil {
+			return false, err
+		}
+		if a.Do == opStop {
+			s.o.Log.Info().Msg("engine asked to stop")
+			return false, errors.Join(sendReply(a.conn, reply{}, nil), a.conn.Close())
+		}
+		if handedOver, err := s.handOver(a); handedOver || err != nil {
+			return handedOver, err
+		}
+	}
+}
+
+// serveUntilRequest serves until ctx or the data path ends, or a request comes.
+func (s *instance) serveUntilRequest(ctx context.Context, control *net.UnixListener) (a *pendingRequest, err error) {
+	listener, err := net.FileListener(s.uapi)
+	if err != nil {
+		return nil, fmt.Errorf("listen for configuration: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_ = control.SetDeadline(time.Time{}) // set by the round before
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return acceptUAPI(ctx, listener, s.path.IpcHandle) })
+	group.Go(func() error { return linkwatch.Watch(ctx, s.o.Iface, s.path.LinkChanged) })
+	group.Go(func() (err error) {
+		defer cancel()
+		a, err = awaitRequest(ctx, control)
+		return err
+	})
+	group.Go(func() error {
+		defer cancel()
+		select {
+		case <-s.path.Done():
+			return explainEnd(s.o)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	err = group.Wait()
+	if err != nil && a != nil {
+		return nil, errors.Join(err, a.conn.Close())
+	}
+	return a, err
+}
