@@ -47,7 +47,7 @@ type Snapshot struct {
 	Problems []Problem // entries in the store that are no lease
 
 	// Released holds the key forms of leases that left in an orderly way since the
-	// snapshot before this one, sorted: the removal guard lets them go.
+	// snapshot before this one, sorted: the removal hold lets them go.
 	Released []string
 }
 

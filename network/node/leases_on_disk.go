@@ -29,7 +29,7 @@ type cache struct {
 	changed    chan struct{} // holds one wake-up of run
 
 	mu       sync.Mutex // guards what follows
-	guard    subnet.Guard
+	hold     subnet.RemovalHold
 	newest   opt.Option[subnet.Snapshot] // from the store, or from disk until there is one
 	at       time.Time                   // when newest was true
 	fromDisk bool                        // newest is an earlier run's
@@ -40,7 +40,7 @@ type cache struct {
 func newCache(node *config.Node, r *network.Reconciler, log zerolog.Logger) *cache {
 	return &cache{
 		stateDir: node.StateDir, reconciler: r, log: log,
-		changed: make(chan struct{}, 1), guard: subnet.StartGuard(node.RemovalHold, nil),
+		changed: make(chan struct{}, 1), hold: subnet.NewRemovalHold(node.RemovalHold, nil),
 	}
 }
 
@@ -56,7 +56,7 @@ func (c *cache) start(name string, key wgtypes.Key) {
 		return
 	}
 	c.mu.Lock()
-	c.guard = subnet.StartGuard(c.guard.Hold, saved.Snapshot.Leases)
+	c.hold = subnet.NewRemovalHold(c.hold.Hold, saved.Snapshot.Leases)
 	c.newest, c.at, c.fromDisk, c.document = opt.Some(saved.Snapshot), saved.At, true, saved.Document
 	c.mu.Unlock()
 	c.log.Info().Time("taken", saved.At).Int("leases", len(saved.Snapshot.Leases)).Msg("starting from the leases on disk")
@@ -108,14 +108,14 @@ func (c *cache) setDocument(data []byte) {
 // confirm lets a held mass removal go, as an operator's word.
 func (c *cache) confirm() {
 	c.mu.Lock()
-	held, _ := c.guard.Held()
-	c.guard = c.guard.Confirm()
+	held, _ := c.hold.Held()
+	c.hold = c.hold.Confirm()
 	c.mu.Unlock()
 	c.log.Warn().Int("leases", len(held)).Msg("held removals confirmed")
 	c.settle()
 }
 
-// settle passes the newest snapshot through the guard to the reconciler, and returns how
+// settle passes the newest snapshot through the hold to the reconciler, and returns how
 // long until time alone can change the result; 0 for never.
 func (c *cache) settle() time.Duration {
 	c.mu.Lock()
@@ -124,10 +124,10 @@ func (c *cache) settle() time.Duration {
 	if !ok || c.fromDisk {
 		return 0
 	}
-	before, _ := c.guard.Held()
+	before, _ := c.hold.Held()
 	var out subnet.Snapshot
-	c.guard, out = c.guard.Next(time.Now(), s)
-	held, until := c.guard.Held()
+	c.hold, out = c.hold.Next(time.Now(), s)
+	held, until := c.hold.Held()
 	if len(held) > len(before) {
 		c.log.Warn().Int("leases", len(held)).Time("until", until).
 			Msg("many leases vanished at once: their peers are kept for now; `loden lease confirm` lets them go")
@@ -143,7 +143,7 @@ func (c *cache) settle() time.Duration {
 func (c *cache) held() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	leases, _ := c.guard.Held()
+	leases, _ := c.hold.Held()
 	var out []string
 	for _, l := range leases {
 		if l.Node != "" {

@@ -35,7 +35,7 @@ type daemon struct {
 	firstPass chan struct{} // closed after the first complete pass
 
 	wire  *sampler
-	cache *cache // leases on disk, and the guard against mass removal
+	cache *cache // leases on disk, and the hold on mass removals
 }
 
 func newDaemon(node *config.Node, h *host, registry *etcd.Registry, log zerolog.Logger) *daemon {

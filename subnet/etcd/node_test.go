@@ -18,24 +18,24 @@ import (
 )
 
 // node does what `loden run` does with the registry: it keeps a lease, acquires it again
-// when it is lost, and follows the others through the removal guard.
+// when it is lost, and follows the others through the removal hold.
 type node struct {
 	r    *etcd.Registry
 	n    config.Network
 	want subnet.Lease
 
-	mu      sync.Mutex
-	lease   subnet.Lease
-	lost    int
-	guard   subnet.Guard
-	shown   subnet.Snapshot
-	emitted int
+	mu       sync.Mutex
+	lease    subnet.Lease
+	lost     int
+	removals subnet.RemovalHold
+	shown    subnet.Snapshot
+	emitted  int
 }
 
 // runNode starts a node that ends with the test.
 func runNode(t *testing.T, r *etcd.Registry, n config.Network, want subnet.Lease) *node {
 	t.Helper()
-	x := &node{r: r, n: n, want: want, guard: subnet.StartGuard(time.Hour, nil)}
+	x := &node{r: r, n: n, want: want, removals: subnet.NewRemovalHold(time.Hour, nil)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { x.hold(ctx) })
@@ -69,7 +69,7 @@ func (x *node) hold(ctx context.Context) {
 func (x *node) take(s subnet.Snapshot) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.guard, x.shown = x.guard.Next(time.Now(), s)
+	x.removals, x.shown = x.removals.Next(time.Now(), s)
 	x.emitted++
 }
 

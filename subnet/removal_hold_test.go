@@ -28,7 +28,7 @@ func crowd(t testing.TB, n int) []subnet.Lease {
 
 func snap(leases []subnet.Lease) subnet.Snapshot { return subnet.Snapshot{Leases: leases} }
 
-func TestGuard(t *testing.T) {
+func TestRemovalHold(t *testing.T) {
 	all := crowd(t, 20)
 	gone := func(n int) []subnet.Lease { return all[n:] }
 	type step struct {
@@ -59,18 +59,18 @@ func TestGuard(t *testing.T) {
 	}
 	for name, steps := range cases {
 		t.Run(name, func(t *testing.T) {
-			g, now := subnet.StartGuard(hold, all), start
+			h, now := subnet.NewRemovalHold(hold, all), start
 			for i, s := range steps {
 				now = now.Add(s.after)
 				if s.confirm {
-					g = g.Confirm()
+					h = h.Confirm()
 				}
 				var out subnet.Snapshot
-				g, out = g.Next(now, s.snapshot)
+				h, out = h.Next(now, s.snapshot)
 				if len(out.Leases) != s.shown {
 					t.Fatalf("step %d: shown %d, want %d", i, len(out.Leases), s.shown)
 				}
-				if held, until := g.Held(); len(held) > 0 && (until.Before(now) || until.After(now.Add(hold))) {
+				if held, until := h.Held(); len(held) > 0 && (until.Before(now) || until.After(now.Add(hold))) {
 					t.Fatalf("step %d: %d held until %v, now is %v", i, len(held), until, now)
 				}
 			}
@@ -78,9 +78,9 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func TestGuardNeverHoldsThreeOfFew(t *testing.T) {
+func TestRemovalHoldNeverHoldsThreeOfFew(t *testing.T) {
 	for n := range 4 {
-		_, out := subnet.StartGuard(hold, crowd(t, n)).Next(start, subnet.Snapshot{})
+		_, out := subnet.NewRemovalHold(hold, crowd(t, n)).Next(start, subnet.Snapshot{})
 		if len(out.Leases) != 0 {
 			t.Errorf("%d of %d leases held", len(out.Leases), n)
 		}
@@ -89,10 +89,10 @@ func TestGuardNeverHoldsThreeOfFew(t *testing.T) {
 
 // Whatever comes: what is in the store is shown, nothing is shown twice, nothing is shown
 // longer than the hold, and the state that went in is not changed.
-func TestGuardShowsTheStoreAndForgetsInTime(t *testing.T) {
+func TestRemovalHoldShowsTheStoreAndForgetsInTime(t *testing.T) {
 	all := crowd(t, 30)
 	rapid.Check(t, func(t *rapid.T) {
-		g, now := subnet.StartGuard(hold, nil), start
+		h, now := subnet.NewRemovalHold(hold, nil), start
 		lastSeen := map[string]time.Time{}
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(t, "seconds")) * time.Second)
@@ -108,12 +108,12 @@ func TestGuardShowsTheStoreAndForgetsInTime(t *testing.T) {
 					}
 				}
 			}
-			before, _ := g.Held()
-			next, out := g.Next(now, s)
-			if again, _ := g.Held(); !slices.Equal(before, again) {
+			before, _ := h.Held()
+			next, out := h.Next(now, s)
+			if again, _ := h.Held(); !slices.Equal(before, again) {
 				t.Fatal("Next changed the state it was called on")
 			}
-			g = next
+			h = next
 			seen := map[string]bool{}
 			for _, l := range out.Leases {
 				if seen[l.Node] {
