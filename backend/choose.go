@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/mdlayher/genetlink"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine"
@@ -72,14 +72,9 @@ func automatic(name string, f facts) choice {
 }
 
 // kernelWireGuard asks the kernel for its WireGuard. The question makes a kernel that has
-// it as a module load that, and leaves nothing else behind: no interface is made to find out.
+// WireGuard as a module load it. No interface is made to find out.
 func kernelWireGuard() (bool, error) {
-	c, err := genetlink.Dial(nil)
-	if err != nil {
-		return false, fmt.Errorf("ask the kernel for WireGuard: %w", err)
-	}
-	defer c.Close()
-	_, err = c.GetFamily(unix.WG_GENL_NAME)
+	_, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -12,15 +12,16 @@ func Overhead(f opt.Family) int {
 	return 20 + 8 + 16 + 16
 }
 
-// TunnelMTU returns the MTU of the tunnel over an uplink, in bytes: the largest inner
-// packet that fits on every underlay family that is used. No family at all counts as both.
-func TunnelMTU[T any](uplinkMTU int, underlay opt.Dual[T]) int {
-	overhead := 0
-	for f := range underlay.All() {
-		overhead = max(overhead, Overhead(f))
+// TunnelMTU returns the MTU of the tunnel over an uplink, in bytes: the largest inner packet
+// that fits on every family of the underlay. An empty underlay, not yet known, counts as both
+// families.
+func TunnelMTU(uplinkMTU int, underlay []opt.Family) int {
+	if len(underlay) == 0 {
+		underlay = []opt.Family{opt.V4, opt.V6}
 	}
-	if overhead == 0 {
-		overhead = max(Overhead(opt.V4), Overhead(opt.V6))
+	overhead := 0
+	for _, f := range underlay {
+		overhead = max(overhead, Overhead(f))
 	}
 	return uplinkMTU - overhead
 }

@@ -99,12 +99,14 @@ func Port(in Inputs) uint16 { return cmp.Or(in.Self.Port, in.Network.Backend.Lis
 func MTU(in Inputs) int {
 	families := usable(in.Network.Backend.Mode, in.Uplinks)
 	link := 0
-	for _, u := range families.All() {
+	var underlay []opt.Family
+	for f, u := range families.All() {
+		underlay = append(underlay, f)
 		if link == 0 || u.MTU < link {
 			link = u.MTU
 		}
 	}
-	return backend.TunnelMTU(in.Network.Backend.MTU.Or(link), families)
+	return backend.TunnelMTU(in.Network.Backend.MTU.Or(link), underlay)
 }
 
 // usable returns the uplinks that the network's mode lets carry the tunnel.

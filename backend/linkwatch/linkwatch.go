@@ -1,6 +1,6 @@
-// Package linkwatch owns the question "did anything about this interface change?". It says
-// that something did, never what: the reader lists the kernel again. It knows nothing of
-// WireGuard.
+// Package linkwatch owns the question "did anything about this interface change?". It reports
+// that a change happened and leaves the reading to its caller, which lists the kernel's state
+// again. It knows no WireGuard.
 package linkwatch
 
 import (
@@ -9,28 +9,27 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
-	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // Watch calls changed whenever the interface with that name, or an address on it, is made,
-// altered or deleted, and whenever the kernel had to drop announcements; and once before
-// all that, as soon as it hears: what happened until then was announced to nobody. The
-// interface need not exist. Watch blocks until ctx ends, and returns nil then. changed runs
-// on Watch's goroutine, so it must be quick; announcements of the network namespace that
-// Watch was called in count.
+// altered or deleted, and whenever the kernel had to drop announcements. Announcements about
+// other interfaces cause no call. The first call comes as soon as the watch has begun, because
+// earlier changes were not announced to it. The interface need not exist. Watch blocks until
+// ctx ends, and returns nil then. changed runs on Watch's goroutine, so it must be quick. The
+// watch covers the network namespace of the calling thread.
 func Watch(ctx context.Context, name string, changed func()) error {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
-		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
-	})
+	conn, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		return fmt.Errorf("watch interface %s: %w", name, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, conn.Close)
 	defer func() {
 		if stop() {
-			_ = conn.Close()
+			conn.Close()
 		}
 	}()
 	link := tracked{name: name}
@@ -39,11 +38,11 @@ func Watch(ctx context.Context, name string, changed func()) error {
 	}
 	changed()
 	for {
-		messages, err := conn.Receive()
+		messages, _, err := conn.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // announcements were lost: assume one was about us
+		case errors.Is(err, unix.ENOBUFS): // announcements were lost: assume that they named this interface
 			changed()
 			continue
 		case err != nil:
@@ -55,14 +54,14 @@ func Watch(ctx context.Context, name string, changed func()) error {
 	}
 }
 
-// tracked is the interface being watched. Address announcements name it by index only.
+// tracked is the watched interface. Address announcements name it by index only.
 type tracked struct {
 	name  string
 	index uint32 // 0 while it does not exist
 }
 
 // concerned reports whether any message is about the interface, and learns its index.
-func (t *tracked) concerned(messages []netlink.Message) bool {
+func (t *tracked) concerned(messages []syscall.NetlinkMessage) bool {
 	hit := false
 	for _, m := range messages {
 		switch m.Header.Type {
@@ -77,7 +76,7 @@ func (t *tracked) concerned(messages []netlink.Message) bool {
 
 // link reports whether a link message is about the interface. A renamed interface counts
 // once more, by its index, and is forgotten then.
-func (t *tracked) link(m netlink.Message) bool {
+func (t *tracked) link(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < unix.SizeofIfInfomsg {
 		return false
 	}
@@ -93,15 +92,15 @@ func (t *tracked) link(m netlink.Message) bool {
 	return named || known
 }
 
-// linkName returns IFLA_IFNAME of a link message's attributes, or "" when there is none.
+// linkName returns IFLA_IFNAME of a link message's attributes, or "" without that attribute.
 func linkName(attributes []byte) string {
-	d, err := netlink.NewAttributeDecoder(attributes)
+	all, err := nl.ParseRouteAttr(attributes)
 	if err != nil {
 		return ""
 	}
-	for d.Next() {
-		if d.Type() == unix.IFLA_IFNAME {
-			return d.String()
+	for _, a := range all {
+		if a.Attr.Type == unix.IFLA_IFNAME {
+			return unix.ByteSliceToString(a.Value)
 		}
 	}
 	return ""
