@@ -57,7 +57,7 @@ type Device struct {
 // alone uses.
 type self struct {
 	identity *noise.Identity
-	guard    *noise.Guard
+	guard    *noise.CookieChecker
 }
 
 // counters count what is dropped, for tests and debugging.

@@ -172,7 +172,7 @@ func (d *Device) become(private noise.Key, e *edit) error {
 		if err != nil {
 			return fmt.Errorf("set private key: %w", unix.EINVAL)
 		}
-		d.self.Store(&self{identity: id, guard: noise.NewGuard(id.Public())})
+		d.self.Store(&self{identity: id, guard: noise.NewCookieChecker(id.Public())})
 		if p := d.peers[id.Public()]; p != nil {
 			d.drop(p, e) // a node is not its own peer
 		}

@@ -1,13 +1,13 @@
 // Package cipher owns the encryption of transport messages, ChaCha20-Poly1305 (RFC 8439)
-// as WireGuard uses it: the messages of a train, which have one key and one length, are
-// encrypted side by side. It knows messages only, not who sends them, when, or to whom.
+// as WireGuard uses it: the messages of a train, which share a key and a length, are
+// encrypted side by side. It knows messages only, and no peers, sockets or clocks.
 //
 //	           message 0   message 1   …   message 15
-//	ChaCha20   one 64-byte block of each at a time: 16 words × 16 messages in 16 registers
-//	Poly1305   one 16-byte block of each at a time: 8 messages in a register
+//	ChaCha20   a 64-byte block of each at a time: 16 words × 16 messages in 16 registers
+//	Poly1305   a 16-byte block of each at a time: 8 messages in a register
 //
 // That takes AVX-512 with IFMA. Elsewhere, and for a few messages alone, each is encrypted
-// by golang.org/x/crypto, which is also what the tests compare with.
+// by golang.org/x/crypto, with which the tests also compare the lanes.
 package cipher
 
 import (
@@ -21,10 +21,10 @@ import (
 const (
 	// Lanes is how many messages are encrypted side by side.
 	Lanes = 16
-	// HeaderSize is what precedes the body of a message, in bytes: type, receiver's index
+	// HeaderSize is the size of the header of a message, in bytes: type, receiver's index
 	// and counter. The counter is the nonce: white paper, section 5.4.6.
 	HeaderSize = 4 + 4 + 8
-	// Overhead is what a message has more than its body, in bytes: the header and the tag.
+	// Overhead is by how much a message is longer than its body, in bytes: header and tag.
 	Overhead = HeaderSize + chacha20poly1305.Overhead
 
 	// worthwhile is how many messages pay for a pass over all lanes. A pass costs about as
@@ -32,7 +32,7 @@ const (
 	worthwhile = 5
 )
 
-// Cipher encrypts and decrypts under one key. Make it with New; safe for concurrent use.
+// Cipher encrypts and decrypts under a key. Make it with New; safe for concurrent use.
 type Cipher struct {
 	one  cipher.AEAD
 	key  [8]uint32 // for the lanes alone
@@ -65,7 +65,7 @@ func (c *Cipher) Seal(messages [][]byte) {
 }
 
 // Open decrypts at most Lanes messages of equal length, at least Overhead, in place, and
-// reports in ok which of them are authentic. What the body of another holds means nothing.
+// reports in ok which of them are authentic. The body of a message that is not authentic is undefined.
 func (c *Cipher) Open(messages [][]byte, ok *[Lanes]bool) {
 	if c.wide && len(messages) >= worthwhile {
 		c.openLanes(messages, ok)

@@ -14,18 +14,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model seals one message with golang.org/x/crypto, into memory of its own.
+// model seals a message with golang.org/x/crypto, into memory of its own.
 func model(key *[32]byte, m []byte) []byte {
 	aead, err := chacha20poly1305.New(key[:])
 	if err != nil {
-		panic(err) // of 32 bytes there is one
+		panic(err) // impossible: the key has 32 bytes
 	}
 	nonce := make([]byte, 12)
 	copy(nonce[4:], m[8:16])
 	return aead.Seal(slices.Clone(m[:HeaderSize]), nonce, m[HeaderSize:len(m)-16], nil)
 }
 
-// row returns n messages with bodies of size bytes, in one piece of memory at a random
+// row returns n messages with bodies of size bytes, in a single piece of memory at a random
 // offset, with a guard byte between them.
 func row(random *rand.Rand, n, size int) (messages [][]byte, guards []*byte) {
 	stride := size + Overhead + 1
@@ -112,7 +112,7 @@ func sealAndOpen(t *rapid.T, c *Cipher, key *[32]byte, random *rand.Rand, n, siz
 }
 
 // Keys at random hardly ever meet the rare carries of Poly1305, so the sums are given
-// extreme numbers here, and compared with arithmetic on big ones.
+// extreme numbers here, and compared with arithmetic of math/big.
 func TestSumsCarryAtTheirLimits(t *testing.T) {
 	if !hasLanes() {
 		t.Log("this processor has no AVX-512 with IFMA: nothing to test")

@@ -21,15 +21,15 @@ type state struct {
 	counter [2][Lanes]uint32 // low and high half of the nonce's counter
 }
 
-// accumulator is Poly1305 of eight messages, one in each 64-bit lane: RFC 8439, section
+// accumulator is Poly1305 of eight messages, each in a 64-bit lane: RFC 8439, section
 // 2.5. Numbers have three limbs of 44, 44 and 42 bits. The assembly knows its layout.
 type accumulator struct {
 	h [3][half]uint64
 	r [3][half]uint64
-	s [2][half]uint64 // 20 × the upper limbs of r: what overflows 2^130 comes back times 5
+	s [2][half]uint64 // 20 × the upper limbs of r: a carry out of 2^130 comes back times 5
 }
 
-// lanes is the work on one row of messages.
+// lanes is the state of the work on a row of messages.
 type lanes struct {
 	state  state
 	bodies [Lanes]unsafe.Pointer // to the first byte of each body; unused lanes: the first
@@ -117,7 +117,7 @@ func (l *lanes) tag(i int) (tag [16]byte) {
 	g0 := h0 + 5
 	g1 := h1 + g0>>44
 	g2 := h2 + g1>>44
-	keep := g2>>42 - 1 // all ones if h < p
+	keep := g2>>42 - 1 // every bit set if h < p
 	h0 = h0&keep | g0&limb44&^keep
 	h1 = h1&keep | g1&limb44&^keep
 	h2 = h2&keep | g2&limb42&^keep

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// hasLanes reports whether the processor, and the system, have what the assembly needs.
+// hasLanes reports whether the processor, and the system, have the instructions that the assembly uses.
 func hasLanes() bool {
 	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA
 }

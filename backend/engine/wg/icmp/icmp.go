@@ -4,11 +4,11 @@
 //
 // A message comes from the address that the packet was for. RFC 1812, section 4.3.2.4, and
 // RFC 4443, section 2.2, want an address of the router; but these messages are written into
-// a TUN device, and there the kernel takes one of its own addresses as a source for forged:
+// a TUN device, and there the kernel takes a source address of its own for forged:
 // it drops IPv4 as "martian" (fib_validate_source), and the rpfilter of firewalls drops
 // both families. The address that the packet was for is always routed to the device that
-// the packet came out of, so it passes such checks; and what the message means to the
-// sender follows from the packet it quotes.
+// the packet came out of, so it passes these checks; and the sender
+// learns the meaning of the message from the packet it quotes.
 package icmp
 
 import (
@@ -30,6 +30,20 @@ const (
 	maxSize4 = 576  // RFC 1812, section 4.3.2.3
 	maxSize6 = 1280 // the least MTU of IPv6: RFC 4443, section 3.1
 
+	// Types and codes of RFC 792.
+	unreachable4         = 3
+	hostUnreachable4     = 1 // code
+	fragmentationNeeded4 = 4 // code; RFC 1191, section 4
+	sourceQuench4        = 4
+	redirect4            = 5
+	timeExceeded4        = 11
+	parameterProblem4    = 12
+
+	// Types and codes of RFC 4443.
+	unreachable6        = 1
+	addressUnreachable6 = 3 // code
+	tooBig6             = 2
+
 	icmpv6InfoMask = 1 << 7 // types without it are errors: RFC 4443, section 2.1
 	icmpv6Redirect = 137    // RFC 4861, section 4.5
 )
@@ -44,13 +58,13 @@ type message struct {
 // kernel WireGuard sends it (wg_xmit of drivers/net/wireguard/device.c), or returns nil when
 // pkt must not be answered.
 func Unreachable(b, pkt []byte) []byte {
-	return answer(b, pkt, message{kind: 3, code: 1}, message{kind: 1, code: 3})
+	return answer(b, pkt, message{kind: unreachable4, code: hostUnreachable4}, message{kind: unreachable6, code: addressUnreachable6})
 }
 
 // TooBig appends to b the message that pkt has more than mtu bytes (RFC 1191, section 4;
 // RFC 4443, section 3.2), or returns nil when pkt must not be answered.
 func TooBig(b, pkt []byte, mtu uint16) []byte {
-	return answer(b, pkt, message{kind: 3, code: 4, rest: uint32(mtu)}, message{kind: 2, rest: uint32(mtu)})
+	return answer(b, pkt, message{kind: unreachable4, code: fragmentationNeeded4, rest: uint32(mtu)}, message{kind: tooBig6, rest: uint32(mtu)})
 }
 
 // MayFragment reports whether pkt, an IP packet, may be sent on in fragments.
@@ -125,7 +139,7 @@ func answerable4(pkt []byte) bool {
 // isError4 reports whether that is the type of an ICMP error: RFC 792, RFC 1122 section 3.2.2.
 func isError4(kind uint8) bool {
 	switch kind {
-	case 3, 4, 5, 11, 12: // unreachable, source quench, redirect, time exceeded, parameter problem
+	case unreachable4, sourceQuench4, redirect4, timeExceeded4, parameterProblem4:
 		return true
 	}
 	return false
@@ -169,7 +183,7 @@ func isExtension(next uint8) bool {
 	return false
 }
 
-// host reports whether a is one host's: not unspecified, loopback, multicast or broadcast.
+// host reports whether a is the address of a single host: not unspecified, loopback, multicast or broadcast.
 func host(a netip.Addr) bool {
 	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
 		return false

@@ -24,7 +24,7 @@ func packet6(from, to string, next byte, payload ...byte) []byte {
 	return append(append(b, netip.MustParseAddr(to).AsSlice()...), payload...)
 }
 
-// slowSum is RFC 1071 word by word: what all words of b come to, which is 0xffff when the
+// slowSum is RFC 1071 word by word: the sum of all words of b, which is 0xffff when the
 // checksum among them is right.
 func slowSum(b []byte) uint32 {
 	sum := uint32(0)
@@ -167,7 +167,7 @@ func TestOnlyWhatTheRFCsAllowIsAnswered(t *testing.T) {
 	}
 }
 
-// FuzzAnswer feeds in what a TUN may give: an answer is whole and true, and is itself not
+// FuzzAnswer feeds in any packet of a TUN: an answer is whole and true, and is itself not
 // answered.
 func FuzzAnswer(f *testing.F) {
 	f.Add(packet4("10.0.0.1", "10.0.0.9", 17, 1, 2, 3), uint16(1280))

@@ -23,9 +23,10 @@ const (
 	cookieSlack = 5 * time.Second
 )
 
-// Guard checks the codes of messages addressed to one identity, and hands out cookies. It
+// CookieChecker checks the codes of messages addressed to an identity, and answers with
+// cookies: wireguard-go's CookieChecker, and struct cookie_checker of the kernel. It
 // is not safe for concurrent use. Moments are durations on any clock that does not go back.
-type Guard struct {
+type CookieChecker struct {
 	mac1   Key
 	cookie cipher.AEAD
 	secret Key
@@ -33,54 +34,54 @@ type Guard struct {
 	drawn  bool
 }
 
-// NewGuard returns the guard of the identity with this public key.
-func NewGuard(public Key) *Guard {
-	return &Guard{mac1: labelled(labelMAC1, public), cookie: newXAEAD(labelled(labelCookie, public))}
+// NewCookieChecker returns the checker of the identity with this public key.
+func NewCookieChecker(public Key) *CookieChecker {
+	return &CookieChecker{mac1: labelled(labelMAC1, public), cookie: newXAEAD(labelled(labelCookie, public))}
 }
 
 // MAC1 reports whether the first code of a handshake message is right: the sender knows
-// our public key. It costs one hash.
-func (g *Guard) MAC1(msg []byte) bool {
+// our public key. It costs a single hash.
+func (c *CookieChecker) MAC1(msg []byte) bool {
 	n := len(msg) - 2*macSize
-	want := mac(g.mac1[:], msg[:n])
+	want := mac(c.mac1[:], msg[:n])
 	return hmac.Equal(want[:], msg[n:n+macSize])
 }
 
 // MAC2 reports whether the second code proves that the sender received a cookie of ours,
 // at the address the message comes from.
-func (g *Guard) MAC2(msg []byte, from netip.AddrPort, now time.Duration) bool {
-	if !g.drawn || now-g.since >= cookieAge {
+func (c *CookieChecker) MAC2(msg []byte, from netip.AddrPort, now time.Duration) bool {
+	if !c.drawn || now-c.since >= cookieAge {
 		return false
 	}
 	n := len(msg) - macSize
-	cookie := g.cookieFor(from)
+	cookie := c.cookieFor(from)
 	want := mac(cookie[:], msg[:n])
 	return hmac.Equal(want[:], msg[n:])
 }
 
 // Reply answers a handshake message with a cookie instead of work.
-func (g *Guard) Reply(msg []byte, from netip.AddrPort, now time.Duration) []byte {
-	if !g.drawn || now-g.since >= cookieAge {
-		rand.Read(g.secret[:])
-		g.since, g.drawn = now, true
+func (c *CookieChecker) Reply(msg []byte, from netip.AddrPort, now time.Duration) []byte {
+	if !c.drawn || now-c.since >= cookieAge {
+		rand.Read(c.secret[:])
+		c.since, c.drawn = now, true
 	}
 	out := make([]byte, 8, CookieSize)
 	binary.LittleEndian.PutUint32(out, TypeCookie)
 	binary.LittleEndian.PutUint32(out[4:], Sender(msg))
 	nonce := make([]byte, chacha20poly1305.NonceSizeX)
 	rand.Read(nonce)
-	cookie := g.cookieFor(from)
+	cookie := c.cookieFor(from)
 	mac1 := msg[len(msg)-2*macSize : len(msg)-macSize]
-	return g.cookie.Seal(append(out, nonce...), nonce, cookie[:], mac1)
+	return c.cookie.Seal(append(out, nonce...), nonce, cookie[:], mac1)
 }
 
 // cookieFor derives the cookie of an address: it need not be remembered.
-func (g *Guard) cookieFor(from netip.AddrPort) [macSize]byte {
+func (c *CookieChecker) cookieFor(from netip.AddrPort) [macSize]byte {
 	address := from.Addr().Unmap().AsSlice()
-	return mac(g.secret[:], binary.BigEndian.AppendUint16(address, from.Port()))
+	return mac(c.secret[:], binary.BigEndian.AppendUint16(address, from.Port()))
 }
 
-// Stamp writes the codes of messages to one remote node and keeps the cookie it gave. It is
+// Stamp writes the codes of messages to a remote node and keeps the cookie it gave. It is
 // not safe for concurrent use.
 type Stamp struct {
 	mac1   Key

@@ -24,12 +24,12 @@ func unsigned() []byte {
 
 func TestCookieProvesTheAddress(t *testing.T) {
 	key := fill(3)
-	guard, stamp, msg := NewGuard(key), NewStamp(key), unsigned()
+	checker, stamp, msg := NewCookieChecker(key), NewStamp(key), unsigned()
 	stamp.Sign(msg, 0)
-	if !guard.MAC1(msg) || guard.MAC2(msg, caller, 0) {
+	if !checker.MAC1(msg) || checker.MAC2(msg, caller, 0) {
 		t.Fatal("a first message carries mac1 and no mac2")
 	}
-	if err := stamp.Accept(guard.Reply(msg, caller, 0), 0); err != nil {
+	if err := stamp.Accept(checker.Reply(msg, caller, 0), 0); err != nil {
 		t.Fatal(err)
 	}
 	stamp.Sign(msg, time.Second)
@@ -44,16 +44,16 @@ func TestCookieProvesTheAddress(t *testing.T) {
 		{"just in time", caller, 2*time.Minute - 1, true},
 		{"too late", caller, 2 * time.Minute, false},
 	} {
-		if got := guard.MAC2(msg, at.from, at.now); got != at.want {
+		if got := checker.MAC2(msg, at.from, at.now); got != at.want {
 			t.Errorf("%s: got %v", at.name, got)
 		}
 	}
 }
 
 func TestOldCookieIsNotUsed(t *testing.T) {
-	guard, stamp, msg := NewGuard(fill(3)), NewStamp(fill(3)), unsigned()
+	checker, stamp, msg := NewCookieChecker(fill(3)), NewStamp(fill(3)), unsigned()
 	stamp.Sign(msg, 0)
-	if err := stamp.Accept(guard.Reply(msg, caller, 0), 0); err != nil {
+	if err := stamp.Accept(checker.Reply(msg, caller, 0), 0); err != nil {
 		t.Fatal(err)
 	}
 	stamp.Sign(msg, 115*time.Second)
@@ -63,19 +63,19 @@ func TestOldCookieIsNotUsed(t *testing.T) {
 }
 
 func TestCookieMustAnswerTheLastMessage(t *testing.T) {
-	guard, stamp := NewGuard(fill(3)), NewStamp(fill(3))
+	checker, stamp := NewCookieChecker(fill(3)), NewStamp(fill(3))
 	if err := stamp.Accept(make([]byte, CookieSize), 0); !errors.Is(err, ErrRejected) {
 		t.Errorf("cookie out of nowhere: %v", err)
 	}
 	one, two := unsigned(), unsigned()
 	stamp.Sign(one, 0)
-	late := guard.Reply(one, caller, 0)
+	late := checker.Reply(one, caller, 0)
 	two[20] ^= 1
 	stamp.Sign(two, 0)
 	if err := stamp.Accept(late, 0); !errors.Is(err, ErrRejected) {
 		t.Errorf("cookie for an older message: %v", err)
 	}
-	reply := guard.Reply(two, caller, 0)
+	reply := checker.Reply(two, caller, 0)
 	if err := stamp.Accept(reply, 0); err != nil {
 		t.Error(err)
 	}
@@ -87,23 +87,23 @@ func TestCookieMustAnswerTheLastMessage(t *testing.T) {
 func TestCookiesAreThoseOfWireGuardGo(t *testing.T) {
 	key := fill(3)
 	source := append(caller.Addr().AsSlice(), 0xca, 0x6c) // 51820, as it is on the wire
-	t.Run("their message, our guard", func(t *testing.T) {
+	t.Run("their message, our checker", func(t *testing.T) {
 		var theirs device.CookieGenerator
 		theirs.Init(device.NoisePublicKey(key))
-		guard, msg := NewGuard(key), unsigned()
+		checker, msg := NewCookieChecker(key), unsigned()
 		theirs.AddMacs(msg)
-		if !guard.MAC1(msg) {
+		if !checker.MAC1(msg) {
 			t.Fatal("mac1 refused")
 		}
 		var reply device.MessageCookieReply
-		raw := guard.Reply(msg, caller, 0)
+		raw := checker.Reply(msg, caller, 0)
 		copy(reply.Nonce[:], raw[8:])
 		copy(reply.Cookie[:], raw[32:])
 		if !theirs.ConsumeReply(&reply) {
 			t.Fatal("cookie refused")
 		}
 		theirs.AddMacs(msg)
-		if !guard.MAC2(msg, caller, 0) {
+		if !checker.MAC2(msg, caller, 0) {
 			t.Error("mac2 refused")
 		}
 	})
@@ -131,9 +131,9 @@ func TestCookiesAreThoseOfWireGuardGo(t *testing.T) {
 }
 
 func FuzzCookie(f *testing.F) {
-	guard, stamp, msg := NewGuard(fill(3)), NewStamp(fill(4)), unsigned()
+	checker, stamp, msg := NewCookieChecker(fill(3)), NewStamp(fill(4)), unsigned()
 	stamp.Sign(msg, 0)
-	f.Add(guard.Reply(msg, caller, 0))
+	f.Add(checker.Reply(msg, caller, 0))
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if err := stamp.Accept(reply, 0); err == nil {
 			t.Error("a cookie by somebody else was taken")

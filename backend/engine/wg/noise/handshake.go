@@ -9,7 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/tai64n"
 )
 
-// Remote is what an initiator knows about the node it calls.
+// Remote is the key material that an initiator has of the node it calls.
 type Remote struct {
 	Public    Key
 	Shared    Key // Identity.Shared(Public)
@@ -100,8 +100,8 @@ type Responder struct {
 	remoteIndex uint32
 }
 
-// Receive reads who sent an initiation, at the price of one Diffie-Hellman. The sender is
-// not proven yet: see Verify.
+// Receive reads the sender's static key of an initiation, at the price of a Diffie-Hellman. The
+// sender is not proven yet: see Verify.
 func (i *Identity) Receive(msg []byte) (*Responder, error) {
 	if !Well(msg, TypeInitiation) {
 		return nil, ErrRejected
@@ -127,7 +127,7 @@ func (r *Responder) Remote() Key { return r.remote }
 
 // Verify proves that the sender holds the private half of Remote and returns the
 // timestamp. shared is Identity.Shared(Remote()). A timestamp that is not greater than the
-// last one of this remote is a replay, which only the caller can know. Call it once.
+// newest of this remote is a replay, which only the caller can know. Call it once.
 func (r *Responder) Verify(shared Key) (tai64n.Timestamp, error) {
 	plain, err := r.open(r.mixSecretForKey(shared), r.stamp)
 	if err != nil {

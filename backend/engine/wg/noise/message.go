@@ -13,7 +13,7 @@ const (
 // Sizes of messages, in bytes.
 const (
 	InitiationSize = 4 + 4 + 32 + (32 + 16) + (12 + 16) + 16 + 16 // type, index, ephemeral, static, timestamp, codes
-	ResponseSize   = 4 + 4 + 4 + 32 + (0 + 16) + 16 + 16          // type, two indices, ephemeral, nothing, codes
+	ResponseSize   = 4 + 4 + 4 + 32 + (0 + 16) + 16 + 16          // type, two indices, ephemeral, an empty text, codes
 	CookieSize     = 4 + 4 + 24 + (16 + 16)                       // type, index, nonce, cookie
 )
 

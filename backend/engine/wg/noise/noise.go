@@ -30,8 +30,8 @@ const (
 	identifier   = "WireGuard v1 zx2c4 Jason@zx2c4.com"
 )
 
-// ErrRejected is what every message gets that does not belong here: wrong size, wrong key,
-// altered or out of turn. It says no more than that, on purpose.
+// ErrRejected is the error for every message that does not belong here: wrong size, wrong key,
+// altered or out of turn. It gives no further reason, on purpose.
 var ErrRejected = errors.New("handshake message rejected")
 
 // Key is a Curve25519 public key, a shared secret or a preshared key. It does not print.
@@ -87,7 +87,7 @@ func (i *Identity) Public() Key { return i.public }
 // Private returns the private half, for UAPI's get, which promises it.
 func (i *Identity) Private() Key { return Key(i.private.Bytes()) }
 
-// Shared returns the Diffie-Hellman result with a remote static key: one scalar
+// Shared returns the Diffie-Hellman result with a remote static key: a scalar
 // multiplication, about 60 µs. It fails on points of low order.
 func (i *Identity) Shared(remote Key) (Key, error) { return agree(i.private, remote) }
 
@@ -175,7 +175,7 @@ func (t *transcript) open(key Key, ciphertext []byte) ([]byte, error) {
 	return out, nil
 }
 
-// split ends the handshake: the first key is the one the initiator sends with.
+// split ends the handshake: the initiator sends with the first key.
 func (t *transcript) split() (first, second Key) {
 	kdf(t.chain, nil, &first, &second)
 	return first, second

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sum returns the one's complement sum of b and initial, both as 16-bit words in network
+// Sum returns the ones' complement sum of b and initial, both as 16-bit words in network
 // order, not inverted (RFC 1071). An odd last byte counts as the high half of a word.
 func Sum(b []byte, initial uint16) uint16 {
 	// Words are added in the machine's order and swapped once at the end: RFC 1071,
@@ -52,7 +52,7 @@ func pseudo(addresses []byte, protocol uint8, size int) uint16 {
 	return Sum(addresses, fold(uint64(protocol)+uint64(size)))
 }
 
-// Complete fills in the checksum that h says is missing from pkt, which is one packet, not
+// Complete fills in the checksum that h says is missing from pkt, which is a single packet, not
 // a super-packet: the field already holds the sum of the pseudo-header.
 func Complete(h Header, pkt []byte) error {
 	if !h.NeedsChecksum {

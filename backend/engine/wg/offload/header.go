@@ -1,4 +1,4 @@
-// Package offload owns the arithmetic of super-packets: one TCP or UDP packet of up to
+// Package offload owns the arithmetic of super-packets: a TCP or UDP packet of up to
 // 64 KiB with a virtio header, as a TUN device with segmentation offload gives and takes
 // it, and the wire-sized packets it stands for. It computes in place and never waits; it
 // knows no devices, no peers and no cryptography.
@@ -18,11 +18,11 @@ import (
 // struct virtio_net_hdr of linux/virtio_net.h without num_buffers.
 const HeaderSize = 1 + 1 + 2 + 2 + 2 + 2
 
-// ErrMalformed is what a packet gets whose headers contradict each other.
+// ErrMalformed is the error for a packet whose headers contradict each other.
 var ErrMalformed = errors.New("malformed packet")
 
-// Header is the virtio header: what the kernel left to be done, or what we leave to it.
-// The zero value says "one packet, its checksum complete".
+// Header is the virtio header: the work on a packet that the kernel left to us, or that we leave
+// to the kernel. The zero value says "a single packet, its checksum complete".
 type Header struct {
 	NeedsChecksum  bool
 	Type           uint8  // unix.VIRTIO_NET_HDR_GSO_NONE, _TCPV4, _TCPV6 or _UDP_L4

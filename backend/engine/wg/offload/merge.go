@@ -9,21 +9,21 @@ import (
 
 const (
 	maxEntries  = 128   // packets and super-packets held before they are written
-	maxSegments = 64    // of one super-packet: UDP_MAX_SEGMENTS before Linux 6.9
-	maxTotal    = 65535 // bytes of one IPv4 packet
+	maxSegments = 64    // of a super-packet: UDP_MAX_SEGMENTS before Linux 6.9
+	maxTotal    = 65535 // bytes of an IPv4 packet
 	slotCount   = 256   // of the table from flow to entry; a power of two
 )
 
-// Merger joins wire-sized packets to super-packets: those of one TCP or UDP flow that follow
-// each other without a gap, whatever other flows come between. It copies no payload. What
-// it joins is what the kernel's own receive offload would join, so that cutting it again
-// gives the same packets; checksums are not verified, as kernel WireGuard does not: the
+// Merger joins wire-sized packets to super-packets: packets of the same TCP or UDP flow that follow
+// each other without a gap, also with packets of other flows in between. It copies no payload.
+// It joins the packets that the kernel's own receive offload would join, so that cutting a
+// super-packet again gives the same packets; checksums are not verified, as kernel WireGuard does not: the
 // packets have just been authenticated.
 //
 // Order within a flow is kept. Set Write before the first Add; it allocates nothing once
 // its tables have grown.
 type Merger struct {
-	// Write takes one packet, as pieces: the virtio header first. The pieces are good
+	// Write takes a packet, as pieces: the virtio header first. The pieces are good
 	// until it returns.
 	Write func(pieces [][]byte)
 	// KeepUDP leaves UDP as it is, for kernels before 6.2.
@@ -33,18 +33,18 @@ type Merger struct {
 	slots   [slotCount]uint8 // entry number + 1; the newest of each flow
 }
 
-// entry is one packet to be written, alone or grown by others.
+// entry is a packet to be written, alone or grown by further packets.
 type entry struct {
 	virtio [HeaderSize]byte
-	pieces [][]byte // virtio header, first packet, payloads of the others
+	pieces [][]byte // virtio header, first packet, payloads of the further packets
 	parsed
 	total  int    // bytes, headers included
 	count  int    // packets
-	closed bool   // nothing may follow
+	closed bool   // no packet may follow
 	idStep uint16 // by how much the IPv4 identification grows; known from the second packet
 }
 
-// parsed is what joining needs to know of a packet. The zero value is a packet that stays
+// parsed holds the properties of a packet that joining depends on. The zero value is a packet that stays
 // alone.
 type parsed struct {
 	head      []byte // the first packet
@@ -68,7 +68,7 @@ func (m *Merger) Add(pkt []byte) {
 		m.Flush()
 	}
 	m.push(p, pkt)
-	switch { // nothing later of its flow may overtake it
+	switch { // no later packet of its flow may overtake it
 	case p.transport != 0:
 		m.slots[p.slot] = uint8(len(m.entries))
 	case p.known:
@@ -78,7 +78,7 @@ func (m *Merger) Add(pkt []byte) {
 	}
 }
 
-// push begins an entry, with the memory of an old one where there is one.
+// push begins an entry, with the memory of an old entry where possible.
 func (m *Merger) push(p parsed, pkt []byte) {
 	if len(m.entries) < cap(m.entries) {
 		m.entries = m.entries[:len(m.entries)+1]
@@ -155,7 +155,7 @@ func (p *parsed) datagram(pkt []byte, at int) bool {
 	return int(binary.BigEndian.Uint16(pkt[at+4:])) == len(pkt)-at && binary.BigEndian.Uint16(pkt[at+6:]) != 0
 }
 
-// flowSlot hashes addresses and ports. Two flows in one slot cost joining, not order.
+// flowSlot hashes addresses and ports. Two flows that share a slot cost joining, not order.
 func flowSlot(pkt []byte, at int) uint8 {
 	a := addresses(pkt)
 	h := uint64(binary.NativeEndian.Uint32(pkt[at:]))
@@ -200,7 +200,7 @@ func (e *entry) sameNetwork(pkt []byte) bool {
 	if e.count > 1 {
 		return grown == e.idStep*uint16(e.count)
 	}
-	// With "don't fragment" the identification means nothing (RFC 6864, section 4.1), and
+	// With "don't fragment" the identification has no meaning (RFC 6864, section 4.1), and
 	// systems that leave it constant are common. Without, cutting must restore it.
 	e.idStep = grown
 	return grown == 1 || (grown == 0 && pkt[6]&0x40 != 0)
@@ -219,7 +219,7 @@ func (e *entry) sameUDP(pkt []byte) bool {
 	return bytes.Equal(e.head[e.transport:e.transport+4], pkt[e.transport:e.transport+4])
 }
 
-// finish writes the headers of what has become of e.
+// finish writes the headers of the super-packet that e has become.
 func (e *entry) finish() {
 	e.pieces[0] = e.virtio[:]
 	if e.count == 1 {

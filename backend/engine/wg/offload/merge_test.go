@@ -6,7 +6,7 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
-// stream returns the wire packets of one TCP stream.
+// stream returns the wire packets of a TCP stream.
 func stream(port uint16, bytes, size int) (out [][]byte) {
 	p := packet{src: addr("10.0.0.1"), dst: addr("10.0.0.2"), ttl: 64, sport: port, dport: 80,
 		dontFragment: true, flags: 0x18, window: 500, payload: make([]byte, bytes)}

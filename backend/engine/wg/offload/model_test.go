@@ -10,7 +10,7 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
-// packet describes one packet in the words of its headers: the slow and obvious model that
+// packet describes a packet in the words of its headers: the slow and obvious model that
 // the package is compared with.
 type packet struct {
 	src, dst     netip.Addr
@@ -119,7 +119,7 @@ func (p packet) cut(size int) []packet {
 	return out
 }
 
-// header returns what the kernel says of p as a super-packet.
+// header returns the virtio header that the kernel would put before p as a super-packet.
 func (p packet) header(size int) offload.Header {
 	h := offload.Header{NeedsChecksum: true, SegmentSize: uint16(size), ChecksumStart: 20, ChecksumOffset: 16, Type: unix.VIRTIO_NET_HDR_GSO_TCPV4}
 	if p.src.Is6() {
@@ -134,7 +134,7 @@ func (p packet) header(size int) offload.Header {
 	return h
 }
 
-// anyPacket draws the headers of a packet of one of a few flows.
+// anyPacket draws the headers of a packet of a random flow among a few.
 func anyPacket(t *rapid.T) packet {
 	p := packet{
 		src: netip.MustParseAddr("10.0.0.1"), dst: netip.MustParseAddr("10.0.0.2"),

@@ -83,7 +83,7 @@ func TestPlainPacketGetsItsChecksum(t *testing.T) {
 	})
 }
 
-// merge runs packets through a Merger and returns what was written, each in one piece.
+// merge runs packets through a Merger and returns the packets written, each in a single piece.
 func merge(m *offload.Merger, packets [][]byte) (out [][]byte) {
 	m.Write = func(pieces [][]byte) { out = append(out, bytes.Join(pieces, nil)) }
 	for _, p := range packets {
@@ -93,7 +93,7 @@ func merge(m *offload.Merger, packets [][]byte) (out [][]byte) {
 	return out
 }
 
-// cutAll cuts what a Merger wrote again.
+// cutAll cuts the packets that a Merger wrote again.
 func cutAll(t *rapid.T, written [][]byte) (out [][]byte) {
 	for _, w := range written {
 		var s offload.Split
@@ -107,7 +107,7 @@ func cutAll(t *rapid.T, written [][]byte) (out [][]byte) {
 	return out
 }
 
-// flowOf sorts packets by addresses and ports; what has none keeps its place among all.
+// flowOf sorts packets by addresses and ports; a packet without ports keeps its place among all.
 func flowOf(p []byte) string {
 	if p[0]>>4 == 6 {
 		return string(p[8:44])
@@ -116,7 +116,7 @@ func flowOf(p []byte) string {
 }
 
 // byFlow groups packets in their order. The identification of IPv4 packets that must not
-// be fragmented means nothing (RFC 6864) and is blanked, with the checksum over it.
+// be fragmented has no meaning (RFC 6864) and is blanked, with the checksum over it.
 func byFlow(packets [][]byte) map[string][]string {
 	flows := map[string][]string{}
 	for _, p := range packets {

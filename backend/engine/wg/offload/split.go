@@ -9,9 +9,9 @@ import (
 // maxHeaders is the most bytes of headers that a super-packet may have before its payload.
 const maxHeaders = 256
 
-// Split cuts one super-packet into segments, in place: the headers of a segment are written
+// Split cuts a super-packet into segments, in place: the headers of a segment are written
 // over the tail of the segment before it, which must therefore be done with by then. The
-// zero value is ready; Reset begins a packet. It allocates nothing.
+// zero value is ready; Reset begins a packet. It does not allocate.
 type Split struct {
 	pkt       []byte
 	header    [maxHeaders]byte // as it was, before segments wrote over it
@@ -27,7 +27,7 @@ type Split struct {
 }
 
 // Reset begins to cut pkt, a packet without its virtio header. A packet that h says is no
-// super-packet is one segment, its checksum completed.
+// super-packet is a single segment, its checksum completed.
 func (s *Split) Reset(h Header, pkt []byte) error {
 	s.pkt, s.next, s.count, s.size = pkt, 0, 0, 0
 	if h.Type == unix.VIRTIO_NET_HDR_GSO_NONE {
@@ -54,7 +54,8 @@ func (s *Split) Reset(h Header, pkt []byte) error {
 	return nil
 }
 
-// transportHeader reads what the virtio type says there is, and checks that it is there.
+// transportHeader checks that the packet has the transport header that the virtio type names,
+// and reads it.
 func (s *Split) transportHeader(h Header) (protocol uint8, err error) {
 	version := uint8(0)
 	switch h.Type {
@@ -124,8 +125,8 @@ func (s *Split) Next() ([]byte, bool) {
 	return seg, true
 }
 
-// finishTCP writes what differs between the segments of one TCP super-packet: RFC 9293 for
-// the fields, RFC 3168 section 6.1.2 for CWR, which only the first one carries.
+// finishTCP writes the fields that differ between the segments of a TCP super-packet: RFC 9293
+// for the fields, RFC 3168 section 6.1.2 for CWR, which only the first segment carries.
 func (s *Split) finishTCP(seg []byte, n int) {
 	t := seg[s.transport:]
 	binary.BigEndian.PutUint32(t[4:], s.seq+uint32(n*s.segment))

@@ -10,14 +10,14 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Version is that of the form. Another one is refused.
+// Version is the version of the form. Decode refuses every other version.
 const Version = 2
 
 // MaxSize is the longest text that is read, in bytes: 100,000 peers with two sessions each
 // take less than two thirds of it.
 const MaxSize = 128 << 20
 
-// errMalformed is all that is said about a text that is not one: the rest may be secret.
+// errMalformed names no detail of a malformed text, which may hold secrets.
 var errMalformed = errors.New("malformed state")
 
 // Encode returns the text of d. It holds keys: clear it after use.
@@ -29,8 +29,8 @@ func Encode(d *Device) []byte {
 	return c.b
 }
 
-// bound is what the text of d does not exceed, so that it never grows and leaves copies of
-// keys behind.
+// bound returns an upper bound of the length of d's text in bytes, so that the text never grows
+// and leaves no copies of keys behind.
 func bound(d *Device) int {
 	size := 64
 	for i := range d.Peers {
@@ -43,7 +43,7 @@ func bound(d *Device) int {
 	return size
 }
 
-// Decode reads the text of a device. It copies what it keeps.
+// Decode reads the text of a device. The device does not refer to b.
 func Decode(b []byte) (*Device, error) {
 	c, version, d := &coder{b: b}, uint32(0), &Device{}
 	c.u32(&version)
@@ -60,9 +60,9 @@ func Decode(b []byte) (*Device, error) {
 
 // coder reads or writes: the layout is described once, for both ways.
 type coder struct {
-	b       []byte // what was written, or is still to be read
+	b       []byte // the text written so far, or still to be read
 	writing bool
-	bad     bool // what was read is not what was written
+	bad     bool // the text is not in the form that a writer produces
 }
 
 // bytes copies len(p) bytes from p or into it.
@@ -138,7 +138,7 @@ func (c *coder) text(v *[]byte) {
 	c.bytes(*v)
 }
 
-// binaryText is what netip's types have. An empty text is the zero value.
+// binaryText is the encoding of the types of netip. An empty text is the zero value.
 func binaryText[T any, P interface {
 	*T
 	AppendBinary([]byte) ([]byte, error)
@@ -161,8 +161,8 @@ func optional[T any](c *coder, o *opt.Option[T], each func(*coder, *T)) {
 	}
 }
 
-// list is any number of values, each of at least min bytes, which bounds what a wrong
-// number can make us allocate.
+// list is any number of values, each of at least min bytes, which bounds the memory
+// that a wrong number can make Decode allocate.
 func list[T any](c *coder, all *[]T, min int, each func(*coder, *T)) {
 	n := uint32(len(*all))
 	c.u32(&n)

@@ -1,5 +1,5 @@
-// Package state owns what one WireGuard device leaves to the next, and its form between
-// two processes of one host. It knows nothing of sockets, devices or how the text travels.
+// Package state owns the state that a WireGuard device hands over to the next device, and its
+// form between two processes of a host. It does not know sockets or devices, or how the text travels.
 package state
 
 import (
@@ -25,12 +25,12 @@ type Device struct {
 	Peers   []Peer
 }
 
-// Peer is a configured peer, and the conversation with it if there is one.
+// Peer is a configured peer, and its handshake state and keypairs while it has any.
 type Peer struct {
 	Public, Preshared noise.Key
 	Keepalive         uint16 // seconds; 0: none
 	Endpoint          opt.Option[netip.AddrPort]
-	Local             netip.Addr // what it is reached from; the zero Addr leaves that to the kernel
+	Local             netip.Addr // source address of packets to it; the zero Addr leaves the choice to the kernel
 	Allowed           []netip.Prefix
 	Sent, Received    uint64 // bytes
 	Newest            tai64n.Timestamp
@@ -38,7 +38,7 @@ type Peer struct {
 
 	ReadAt, PersistAt, SentAt, GotAt, OwedSince, AwaitSince Moment
 
-	WantsKeys bool // a handshake is due, or one was under way
+	WantsKeys bool // a handshake is due, or was under way
 	Talk      opt.Option[Talk]
 }
 
@@ -56,15 +56,15 @@ type Session struct {
 	Local     uint32
 	Initiator bool
 	Created   Moment
-	Counter   uint64 // the next one to send with
+	Counter   uint64 // of the next message to send
 	Window    Window
 }
 
 // Window says which of the newest counters were received, since those on the way may arrive
 // in another order than they were sent: queues of the sender and paths overtake each other.
 type Window struct {
-	Newest uint64     // the greatest one
-	Blocks [16]uint64 // a bit for each of 64 counters: the block with Newest, the one before it, and so on
+	Newest uint64     // the greatest counter received
+	Blocks [16]uint64 // a bit for each of 64 counters: the block with Newest, the block before it, and so on
 }
 
 // Wipe overwrites the secrets.
