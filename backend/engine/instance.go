@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/backend/engine/wg"
 	"github.com/loden-net/loden/backend/engine/wg/state"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 	"github.com/loden-net/loden/backend/linkwatch"
 )
 
@@ -75,7 +76,7 @@ func (s *instance) newPath() (dataPath, error) {
 }
 
 // inspectTUN reads whether the TUN device may have several queues.
-func (s *instance) inspectTUN(files wg.TUN) (err error) {
+func (s *instance) inspectTUN(files tun.Files) (err error) {
 	s.multiQueue, err = isMultiQueue(files.Queues[0])
 	if err != nil {
 		return fmt.Errorf("read queues of TUN device: %w", err)

@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // Kind names an implementation of the userspace data path.
@@ -30,12 +31,12 @@ type dataPath interface {
 
 // open starts the implementation that o names on the TUN device. The implementation then owns
 // the files.
-func open(o Options, tun wg.TUN) (dataPath, error) {
+func open(o Options, files tun.Files) (dataPath, error) {
 	switch o.Kind {
 	case WireGuardGo:
-		return openWireGuardGo(tun.Queues[0], o.Log)
+		return openWireGuardGo(files.Queues[0], o.Log)
 	case Loden:
-		return wg.Start(tun, o.Iface, o.Log)
+		return wg.Start(files, o.Iface, o.Log)
 	default:
 		return nil, fmt.Errorf("start engine %q: choose wireguard-go or loden", o.Kind)
 	}

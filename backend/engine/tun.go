@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine/fd"
-	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // TUNPath is where the kernel offers TUN devices.
@@ -27,7 +27,7 @@ func queuesFor(n int) int { return min(max(1, (n+3)/4), maxQueues) }
 // An existing device keeps the kind that it was created with: it has a single queue, or may be
 // read from any number of queues. The device carries bare IP packets with a virtio header,
 // which lets 64 KiB segments through whole.
-func openTUN(name string, queues int) (files wg.TUN, err error) {
+func openTUN(name string, queues int) (files tun.Files, err error) {
 	if err := unattached(name); err != nil {
 		return files, fmt.Errorf("attach to TUN device %s: %w", name, err)
 	}
@@ -41,7 +41,7 @@ func openTUN(name string, queues int) (files wg.TUN, err error) {
 		return files, err
 	}
 	if !several || queues == 1 {
-		return wg.TUN{Queues: []*os.File{first}}, nil
+		return tun.Files{Queues: []*os.File{first}}, nil
 	}
 	defer func() {
 		if err != nil {

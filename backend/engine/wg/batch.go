@@ -1,13 +1,16 @@
 package wg
 
-import "github.com/loden-net/loden/backend/engine/wg/cipher"
+import (
+	"github.com/loden-net/loden/backend/engine/wg/cipher"
+	"github.com/loden-net/loden/backend/engine/wg/conn"
+)
 
 // message is one transport message, encrypted and decrypted in place.
 type message struct {
 	raw       []byte
 	session   *session
-	in        *incoming // what it came with; nil on the way out
-	authentic bool      // known once it is decrypted
+	in        *conn.Incoming // what it came with; nil on the way out
+	authentic bool           // known once it is decrypted
 }
 
 // batch is messages of any session and length in order. Those that are alike are encrypted

@@ -32,12 +32,12 @@ func BenchmarkReceiveTrain(b *testing.B) {
 	d.indices.m = map[uint32]indexed{7: {theirs.peer, theirs}}
 	theirs.peer.current.Store(theirs)
 	sealed, m := bytes.Clone(k.last), &r.in[0]
-	m.from = netip.MustParseAddrPort("192.0.2.2:51820")
+	m.From = netip.MustParseAddrPort("192.0.2.2:51820")
 	b.SetBytes(int64(len(sealed)))
 	b.ReportAllocs()
 	for b.Loop() {
 		r.now = d.now()
-		m.n, m.segment = copy(m.buf, sealed), k.size
+		m.Size, m.Segment = copy(m.Buf, sealed), k.size
 		theirs.window = window{}
 		r.n = 1
 		r.all()

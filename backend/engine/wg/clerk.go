@@ -88,9 +88,8 @@ func (d *Device) underLoad(now moment) bool {
 func (d *Device) vouched(self *self, l letter, now moment) bool {
 	if !self.guard.MAC2(l.msg(), l.from, now) {
 		reply := self.guard.Reply(l.msg(), l.from, now)
-		to := &endpoint{remote: l.from, local: l.local}
 		d.counters.cookies.Add(1)
-		d.send([]outgoing{{to: to, pieces: [][]byte{reply}, segment: len(reply), size: len(reply), count: 1}})
+		d.sendMessage(&endpoint{remote: l.from, local: l.local}, reply)
 		return false
 	}
 	return d.limits.Allow(l.from.Addr())

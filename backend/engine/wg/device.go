@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.zx2c4.com/wireguard/ratelimiter"
 
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 )
@@ -90,7 +91,7 @@ func (d *Device) Run(ctx context.Context) error {
 	defer d.limits.Close()
 	_, _ = d.measure() // an interface that has gone is told by the TUN file
 	if err := d.start(); err != nil {
-		return errors.Join(err, d.tunnel.close())
+		return errors.Join(err, d.tunnel.Close())
 	}
 	d.LinkChanged()
 	queues := d.tunnel.queues()
@@ -141,7 +142,7 @@ func (d *Device) stop() {
 	if d.running.Swap(false) {
 		close(d.closed)
 	}
-	if err := d.tunnel.close(); err != nil {
+	if err := d.tunnel.Close(); err != nil {
 		d.log.Debug().Err(err).Msg("closed TUN device")
 	}
 	d.unbind()
@@ -188,7 +189,7 @@ func (d *Device) listen(b bound) {
 func (d *Device) unbind() {
 	if old := d.sockets.Swap(nil); old != nil {
 		for _, s := range old.all() {
-			if err := s.close(); err != nil {
+			if err := s.Close(); err != nil {
 				d.log.Debug().Err(err).Msg("closed UDP socket")
 			}
 		}
@@ -196,15 +197,15 @@ func (d *Device) unbind() {
 }
 
 // send sends messages, each through the socket of its family.
-func (d *Device) send(out []outgoing) {
+func (d *Device) send(out []conn.Outgoing) {
 	b := d.sockets.Load()
 	if b == nil {
 		return
 	}
 	for len(out) > 0 {
-		v4 := out[0].to.remote.Addr().Is4()
+		v4 := out[0].To.Addr().Is4()
 		n := 1
-		for n < len(out) && out[n].to.remote.Addr().Is4() == v4 {
+		for n < len(out) && out[n].To.Addr().Is4() == v4 {
 			n++
 		}
 		s := b.v6
@@ -212,12 +213,21 @@ func (d *Device) send(out []outgoing) {
 			s = b.v4
 		}
 		if s != nil {
-			if err := s.send(out[:n]); err != nil {
+			if err := s.Send(out[:n]); err != nil {
 				d.log.Debug().Err(err).Msg("sent with errors")
 			}
 		}
 		out = out[n:]
 	}
+}
+
+// sendMessage sends a message that is not data, and reports whether the kernel refused the local
+// address of the endpoint.
+func (d *Device) sendMessage(to *endpoint, msg []byte) (sourceRefused bool) {
+	out := make([]conn.Outgoing, 1)
+	out[0].Start(to.remote, to.local, msg, 0)
+	d.send(out)
+	return out[0].SourceRefused
 }
 
 // OnLoad makes the data path call f, which must be quick, with each batch that is so large

@@ -171,5 +171,7 @@ func (p *peer) transmit(msg []byte) {
 		return
 	}
 	p.sentBytes.Add(uint64(len(msg)))
-	p.device.send([]outgoing{{peer: p, to: to, pieces: [][]byte{msg}, segment: len(msg), size: len(msg), count: 1}})
+	if p.device.sendMessage(to, msg) {
+		p.unstick()
+	}
 }

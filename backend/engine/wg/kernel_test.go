@@ -183,11 +183,14 @@ func TestNewEngineTakesTheInterfaceOver(t *testing.T) {
 	a, b := newMachine(t, 1), newMachine(t, 2)
 	connect(t, a, b, true, 1500, 1420)
 	a.ping(t, "10.0.0.2")
-	tun := a.device.tunnel.(*kernelTUN)
-	var failed error
-	if err := tun.raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }); err != nil || failed != nil {
-		t.Fatal(err, failed)
+	files, err := a.device.tunnel.(kernelTUN).Duplicate()
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := unix.IoctlSetInt(int(files.Queues[0].Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		t.Fatal(err)
+	}
+	files.Close()
 	a.stop()
 	a.start(t)
 	a.meet(b.node, "")

@@ -14,10 +14,10 @@ import (
 func (d *Device) settle() {
 	d.mu.Lock()
 	d.running.Store(false)
-	d.tunnel.hush()
+	d.tunnel.StopReading()
 	if b := d.sockets.Load(); b != nil {
 		for _, s := range b.all() {
-			s.hush()
+			s.StopReceiving()
 		}
 	}
 	d.mu.Unlock()

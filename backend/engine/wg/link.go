@@ -1,5 +1,7 @@
 package wg
 
+import "github.com/loden-net/loden/backend/engine/wg/tun"
+
 // The interface decides when the device is on the network, as with kernel WireGuard (wg_open
 // and wg_stop in drivers/net/wireguard/device.c), with one difference:
 //
@@ -12,12 +14,6 @@ package wg
 // The sockets are open before the interface is up for the first time: whoever sets a port
 // that is taken is told so, which nobody could be when the interface comes up.
 
-// link is what the kernel says of the interface.
-type link struct {
-	mtu int  // bytes
-	up  bool // administratively
-}
-
 // LinkChanged tells the device that its interface may have gone up or down, or may have
 // another MTU, which bounds padding. It looks by itself; of a change that was undone before
 // it looked it learns nothing.
@@ -29,12 +25,12 @@ func (d *Device) LinkChanged() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := d.up
-	d.up = now.up
+	d.up = now.Up
 	switch {
 	case !d.running.Load():
-	case before && !now.up:
+	case before && !now.Up:
 		d.sleep()
-	case now.up && d.asleep.Load():
+	case now.Up && d.asleep.Load():
 		if err := d.rebind(d.port); err != nil {
 			// UAPI shows no port now, so that whoever wants one sets it, and gets the error.
 			d.log.Warn().Err(err).Msg("interface up without sockets: tried again when it changes")
@@ -43,10 +39,10 @@ func (d *Device) LinkChanged() {
 }
 
 // measure looks at the interface and notes its MTU.
-func (d *Device) measure() (link, error) {
-	now, err := d.tunnel.link()
+func (d *Device) measure() (tun.Link, error) {
+	now, err := d.tunnel.Link()
 	if err == nil {
-		d.linkMTU.Store(int64(now.mtu))
+		d.linkMTU.Store(int64(now.MTU))
 	}
 	return now, err
 }

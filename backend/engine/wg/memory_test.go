@@ -9,8 +9,11 @@ import (
 	"sync"
 	"sync/atomic"
 
+	wgconn "golang.zx2c4.com/wireguard/conn"
+
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
-	"golang.zx2c4.com/wireguard/conn"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // wire is a network in memory: datagrams by destination. Everything on it works inside a
@@ -101,33 +104,33 @@ type memorySocket struct {
 	done chan struct{}
 }
 
-func (s *memorySocket) receive(in []incoming) (int, error) {
+func (s *memorySocket) Receive(in []conn.Incoming) (int, error) {
 	select {
 	case <-s.done:
 		return 0, net.ErrClosed
 	case p := <-s.in:
 		m := &in[0]
-		m.n = copy(m.buf, p.data)
-		m.segment, m.from, m.local, m.ecn = m.n, p.from, p.to.Addr(), 0
+		m.Size = copy(m.Buf, p.data)
+		m.Segment, m.From, m.Local, m.ECN = m.Size, p.from, p.to.Addr(), 0
 		return 1, nil
 	}
 }
 
-func (s *memorySocket) send(out []outgoing) error {
+func (s *memorySocket) Send(out []conn.Outgoing) error {
 	for _, m := range out {
-		all := bytes.Join(m.pieces, nil)
-		for at := 0; at < len(all); at += m.segment {
-			s.wire.carry(parcel{s.at, m.to.remote, all[at:min(at+m.segment, len(all))]})
+		all := bytes.Join(m.Pieces, nil)
+		for at := 0; at < len(all); at += m.Segment {
+			s.wire.carry(parcel{s.at, m.To, all[at:min(at+m.Segment, len(all))]})
 		}
 	}
 	return nil
 }
 
-func (s *memorySocket) hush() {}
+func (s *memorySocket) StopReceiving() {}
 
-func (s *memorySocket) setMark(uint32) error { return nil }
+func (s *memorySocket) SetMark(uint32) error { return nil }
 
-func (s *memorySocket) close() error {
+func (s *memorySocket) Close() error {
 	s.wire.hangUp(s.at)
 	close(s.done)
 	return nil
@@ -147,7 +150,7 @@ func newMemoryTUN() *memoryTUN {
 
 func (t *memoryTUN) queues() []queue { return []queue{t} }
 
-func (t *memoryTUN) read(p []byte) (int, error) {
+func (t *memoryTUN) Read(p []byte) (int, error) {
 	select {
 	case <-t.done:
 		return 0, os.ErrClosed
@@ -156,7 +159,7 @@ func (t *memoryTUN) read(p []byte) (int, error) {
 	}
 }
 
-func (t *memoryTUN) tryRead(p []byte) (int, error) {
+func (t *memoryTUN) TryRead(p []byte) (int, error) {
 	select {
 	case b := <-t.in:
 		return copy(p, b), nil
@@ -165,9 +168,9 @@ func (t *memoryTUN) tryRead(p []byte) (int, error) {
 	}
 }
 
-func (t *memoryTUN) hush() {}
+func (t *memoryTUN) StopReading() {}
 
-func (t *memoryTUN) write(pieces [][]byte) error {
+func (t *memoryTUN) Write(pieces [][]byte) error {
 	whole := bytes.Join(pieces, nil)
 	var s offload.Split
 	if err := s.Reset(offload.Decode(whole), whole[offload.HeaderSize:]); err != nil {
@@ -183,9 +186,9 @@ func (t *memoryTUN) write(pieces [][]byte) error {
 	return nil
 }
 
-func (t *memoryTUN) link() (link, error) { return link{mtu: 1420, up: !t.down.Load()}, nil }
+func (t *memoryTUN) Link() (tun.Link, error) { return tun.Link{MTU: 1420, Up: !t.down.Load()}, nil }
 
-func (t *memoryTUN) close() error {
+func (t *memoryTUN) Close() error {
 	t.once.Do(func() { close(t.done) })
 	return nil
 }
@@ -209,7 +212,7 @@ func (e theirEndpoint) DstToBytes() []byte  { b, _ := e.MarshalBinary(); return 
 func (e theirEndpoint) DstIP() netip.Addr   { return e.Addr() }
 func (e theirEndpoint) SrcIP() netip.Addr   { return netip.Addr{} }
 
-func (b *theirBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+func (b *theirBind) Open(port uint16) ([]wgconn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if port == 0 {
@@ -217,7 +220,7 @@ func (b *theirBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	}
 	b.at, b.done = netip.AddrPortFrom(b.addr, port), make(chan struct{})
 	in, done := b.wire.listen(b.at), b.done
-	return []conn.ReceiveFunc{func(packets [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	return []wgconn.ReceiveFunc{func(packets [][]byte, sizes []int, eps []wgconn.Endpoint) (int, error) {
 		select {
 		case <-done:
 			return 0, net.ErrClosed
@@ -239,7 +242,7 @@ func (b *theirBind) Close() error {
 	return nil
 }
 
-func (b *theirBind) Send(bufs [][]byte, to conn.Endpoint) error {
+func (b *theirBind) Send(bufs [][]byte, to wgconn.Endpoint) error {
 	b.mu.Lock()
 	from := b.at
 	b.mu.Unlock()
@@ -252,7 +255,7 @@ func (b *theirBind) Send(bufs [][]byte, to conn.Endpoint) error {
 func (b *theirBind) SetMark(uint32) error { return nil }
 func (b *theirBind) BatchSize() int       { return 1 }
 
-func (b *theirBind) ParseEndpoint(s string) (conn.Endpoint, error) {
+func (b *theirBind) ParseEndpoint(s string) (wgconn.Endpoint, error) {
 	a, err := netip.ParseAddrPort(s)
 	return theirEndpoint{a}, err
 }

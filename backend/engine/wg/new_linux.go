@@ -1,17 +1,21 @@
 package wg
 
-import "github.com/rs/zerolog"
+import (
+	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/backend/engine/wg/tun"
+)
 
 // New makes a device on a TUN device; name is its interface. The device owns the files from
 // here on, also when New fails. UDP sockets are opened by Run, and again when the listen port
 // changes or the interface comes up again, in the network namespace of the process.
-func New(files TUN, name string, log zerolog.Logger) (*Device, error) {
-	tun, joinsUDP, err := openTUN(files, name)
+func New(files tun.Files, name string, log zerolog.Logger) (*Device, error) {
+	device, joinsUDP, err := tun.Open(files, name)
 	if err != nil {
 		files.Close()
 		return nil, err
 	}
-	d := newDevice(tun, kernelBinder{}, log)
+	d := newDevice(kernelTUN{device}, kernelBinder{}, log)
 	d.keeps = !joinsUDP
 	return d, nil
 }

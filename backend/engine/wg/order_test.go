@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 )
 
 // gate is a socket whose first send waits until a second one comes, or does not.
@@ -14,7 +16,7 @@ type gate struct {
 	sent   int
 }
 
-func (g *gate) send(out []outgoing) error {
+func (g *gate) Send(out []conn.Outgoing) error {
 	if g.sent++; g.sent == 1 {
 		done := make(chan struct{})
 		go func() { defer close(done); g.second() }()
@@ -24,7 +26,7 @@ func (g *gate) send(out []outgoing) error {
 		}
 		defer func() { go func() { <-done; close(g.sizes) }() }()
 	}
-	g.sizes <- out[0].size
+	g.sizes <- out[0].Size
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
@@ -20,13 +21,13 @@ type keeper struct {
 	size int
 }
 
-func (k *keeper) send(out []outgoing) error {
+func (k *keeper) Send(out []conn.Outgoing) error {
 	k.last = k.last[:0]
 	for i := range out {
-		for _, p := range out[i].pieces {
+		for _, p := range out[i].Pieces {
 			k.last = append(k.last, p...)
 		}
-		k.size = out[i].segment
+		k.size = out[i].Segment
 	}
 	return nil
 }
@@ -34,7 +35,7 @@ func (k *keeper) send(out []outgoing) error {
 // sink is a TUN device that takes everything.
 type sink struct{ memoryTUN }
 
-func (s *sink) write([][]byte) error { return nil }
+func (s *sink) Write([][]byte) error { return nil }
 
 // halfway returns a device with one peer and the sessions of both ends of a tunnel, made
 // without a handshake: what ours seals, theirs opens.
@@ -89,12 +90,12 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	theirs.peer.current.Store(theirs)
 	theirs.peer.roam(netip.MustParseAddrPort("192.0.2.2:51820"), netip.Addr{})
 	m := &r.in[0]
-	m.from = netip.MustParseAddrPort("192.0.2.2:51820")
+	m.From = netip.MustParseAddrPort("192.0.2.2:51820")
 	sealed := bytes.Clone(k.last)
 	before := d.counters.undecoded.Load()
 	if got := testing.AllocsPerRun(50, func() {
 		r.now = d.now()
-		m.n, m.segment = copy(m.buf, sealed), k.size
+		m.Size, m.Segment = copy(m.Buf, sealed), k.size
 		theirs.window = window{}
 		r.n = 1
 		r.all()
@@ -116,7 +117,7 @@ func FuzzTrain(f *testing.F) {
 	r := newReceiver(d)
 	f.Fuzz(func(t *testing.T, data []byte, segment int) {
 		r.now = d.now()
-		r.in[0].n, r.in[0].segment = copy(r.in[0].buf, data), segment
+		r.in[0].Size, r.in[0].Segment = copy(r.in[0].Buf, data), segment
 		r.n = 1
 		r.all()
 		for len(d.letters) > 0 {
@@ -157,8 +158,8 @@ func TestGarbageInsideTheTunnelIsDropped(t *testing.T) {
 			plain[0] = first
 			msg := theirs.seal(n, plain)
 			n++
-			r.in[0].n, r.in[0].segment = copy(r.in[0].buf, msg), len(msg)
-			r.in[0].from = netip.MustParseAddrPort("192.0.2.2:51820")
+			r.in[0].Size, r.in[0].Segment = copy(r.in[0].Buf, msg), len(msg)
+			r.in[0].From = netip.MustParseAddrPort("192.0.2.2:51820")
 			r.now = d.now()
 			r.n = 1
 			r.all()

@@ -15,12 +15,13 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // openTestTUN makes a TUN interface on the host the calling thread is on. With more than one
 // queue it has a writer.
-func openTestTUN(name string, queues int) (files TUN, err error) {
+func openTestTUN(name string, queues int) (files tun.Files, err error) {
 	one := func(flags uint16) (*os.File, error) {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
@@ -90,8 +91,8 @@ func (q *countedQueue) count(n int, err error) (int, error) {
 	return n, err
 }
 
-func (q *countedQueue) read(p []byte) (int, error)    { return q.count(q.queue.read(p)) }
-func (q *countedQueue) tryRead(p []byte) (int, error) { return q.count(q.queue.tryRead(p)) }
+func (q *countedQueue) Read(p []byte) (int, error)    { return q.count(q.queue.Read(p)) }
+func (q *countedQueue) TryRead(p []byte) (int, error) { return q.count(q.queue.TryRead(p)) }
 
 // spread wants packets on many queues: hardly one in a thousand million hashes of 30 flows
 // puts three quarters of them on one queue of four.

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 const (
-	inboxes   = 8        // datagrams, or trains of them, of one read
-	inboxSize = 64 << 10 // bytes of each
+	bufferSize = 64 << 10 // bytes of a received train
 
 	enough       = 2 * cipher.Lanes      // messages that are worth decrypting before more are looked at
 	receivePause = 10 * time.Millisecond // after an error
@@ -25,7 +25,7 @@ const (
 // goroutine at a time. It allocates nothing per packet.
 type receiver struct {
 	device *Device
-	in     []incoming
+	in     []conn.Incoming
 	n      int // of in, as received
 	batch  batch
 	merger offload.Merger
@@ -42,15 +42,15 @@ type run struct {
 }
 
 func newReceiver(d *Device) *receiver {
-	r := &receiver{device: d, in: make([]incoming, inboxes)}
+	r := &receiver{device: d, in: make([]conn.Incoming, conn.ReadBatchSize)}
 	for i := range r.in {
-		r.in[i].buf = make([]byte, inboxSize)
+		r.in[i].Buf = make([]byte, bufferSize)
 	}
 	r.merger.KeepUDP = d.keeps
 	r.merger.Write = func(pieces [][]byte) {
 		// An error is a packet that the interface does not take, because it is down or too
 		// large for it: dropped, as any router would.
-		_ = d.tunnel.write(pieces)
+		_ = d.tunnel.Write(pieces)
 	}
 	return r
 }
@@ -61,7 +61,7 @@ func (d *Device) receiveLoop(from socket) {
 	defer c.close()
 	r := c.fresh()
 	for full := 0; ; {
-		n, err := from.receive(r.in)
+		n, err := from.Receive(r.in)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 			return
 		}
@@ -95,7 +95,7 @@ func (d *Device) receiveLoop(from socket) {
 // size returns the bytes that were received.
 func (r *receiver) size() (n int) {
 	for i := range r.in[:r.n] {
-		n += r.in[i].n
+		n += r.in[i].Size
 	}
 	return n
 }
@@ -130,17 +130,17 @@ func (r *receiver) flush() {
 }
 
 // train reads the messages of one received datagram or train.
-func (r *receiver) train(m *incoming) {
-	if m.n == 0 || m.segment <= 0 {
+func (r *receiver) train(m *conn.Incoming) {
+	if m.Size == 0 || m.Segment <= 0 {
 		return
 	}
-	for at := 0; at < m.n; at += m.segment {
-		r.message(m.buf[at:min(at+m.segment, m.n)], m)
+	for at := 0; at < m.Size; at += m.Segment {
+		r.message(m.Buf[at:min(at+m.Segment, m.Size)], m)
 	}
 }
 
 // message reads one message from outside.
-func (r *receiver) message(msg []byte, m *incoming) {
+func (r *receiver) message(msg []byte, m *conn.Incoming) {
 	if len(msg) < cipher.Overhead {
 		return
 	}
@@ -149,7 +149,7 @@ func (r *receiver) message(msg []byte, m *incoming) {
 		r.transport(msg, m)
 	case noise.TypeInitiation, noise.TypeResponse, noise.TypeCookie:
 		if noise.Well(msg, kind) {
-			l := letter{size: uint8(len(msg)), from: m.from, local: m.local}
+			l := letter{size: uint8(len(msg)), from: m.From, local: m.Local}
 			copy(l.raw[:], msg)
 			r.device.post(l)
 		}
@@ -157,7 +157,7 @@ func (r *receiver) message(msg []byte, m *incoming) {
 }
 
 // transport takes one data message or keepalive, to be decrypted with others.
-func (r *receiver) transport(msg []byte, m *incoming) {
+func (r *receiver) transport(msg []byte, m *conn.Incoming) {
 	d := r.device
 	s := r.session(binary.LittleEndian.Uint32(msg[4:]))
 	if s == nil || s.closed.Load() || r.now-s.created >= rejectAfterTime {
@@ -204,7 +204,7 @@ func (r *receiver) opened(m *message) {
 			d.post(letter{peer: p})
 		}
 	}
-	p.roam(m.in.from, m.in.local)
+	p.roam(m.in.From, m.in.Local)
 	if s != r.run.session {
 		r.endRun()
 		r.run.session = s
@@ -212,7 +212,7 @@ func (r *receiver) opened(m *message) {
 	r.run.bytes += len(m.raw)
 	if plain := cipher.Body(m.raw); len(plain) > 0 {
 		r.run.data = true
-		r.inner(p, plain, m.in.ecn)
+		r.inner(p, plain, m.in.ECN)
 	}
 }
 

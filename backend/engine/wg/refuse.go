@@ -112,5 +112,5 @@ func (d *Device) tell(split *offload.Split, message func(b, pkt []byte) []byte) 
 	}
 	r.pieces[0] = b
 	// An error is an interface that is down: there is nobody to hear of it.
-	_ = d.tunnel.write(r.pieces[:])
+	_ = d.tunnel.Write(r.pieces[:])
 }

@@ -3,20 +3,18 @@ package wg
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"syscall"
-	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/state"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // Files are what a device moves packets between. Nil: not open.
 type Files struct {
-	TUN        TUN
+	TUN        tun.Files
 	UDP4, UDP6 *os.File
 }
 
@@ -50,12 +48,12 @@ func (r *Running) Leave() (s *state.Device, files Files, err error) {
 	}
 }
 
-// files returns second descriptors of what is open.
+// files returns second descriptors of the open files.
 func (r *Running) files() (f Files, err error) {
 	r.mu.RLock() // no new sockets meanwhile
 	defer r.mu.RUnlock()
-	if f.TUN, err = r.tunnel.(*kernelTUN).files.duplicate(); err != nil {
-		return f, fmt.Errorf("duplicate TUN file: %w", err)
+	if f.TUN, err = r.tunnel.(kernelTUN).Duplicate(); err != nil {
+		return f, err
 	}
 	b := r.sockets.Load()
 	if b == nil {
@@ -68,42 +66,11 @@ func (r *Running) files() (f Files, err error) {
 		if s.from == nil {
 			continue
 		}
-		if *s.to, err = duplicate(s.from.(*udpSocket).raw); err != nil {
-			return f, fmt.Errorf("duplicate UDP socket: %w", err)
+		if *s.to, err = s.from.(*conn.Socket).Duplicate(); err != nil {
+			return f, err
 		}
 	}
 	return f, nil
-}
-
-// duplicate returns second descriptors of the files, also of some after an error.
-func (t TUN) duplicate() (out TUN, err error) {
-	for i, f := range t.all() {
-		raw, err := f.SyscallConn()
-		if err != nil {
-			return out, err
-		}
-		second, err := duplicate(raw)
-		if err != nil {
-			return out, err
-		}
-		if i < len(t.Queues) {
-			out.Queues = append(out.Queues, second)
-		} else {
-			out.Writer = second
-		}
-	}
-	return out, nil
-}
-
-// duplicate returns a second descriptor of an open file.
-func duplicate(raw syscall.RawConn) (*os.File, error) {
-	var fd int
-	var failed error
-	err := raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), ""), nil
 }
 
 // Resume makes a device that goes on where the one before left. It reads nothing until it is
@@ -114,22 +81,21 @@ func Resume(files Files, name string, s *state.Device, log zerolog.Logger) (*Dev
 	if err != nil {
 		return nil, err
 	}
-	b := bound{port: s.Port}
+	p := conn.Pair{Port: s.Port}
 	if files.UDP4 != nil {
-		b.v4, err = adoptUDP(files.UDP4, false)
+		p.V4, err = conn.Adopt(files.UDP4, false)
 	}
 	if files.UDP6 != nil && err == nil {
-		b.v6, err = adoptUDP(files.UDP6, true)
+		p.V6, err = conn.Adopt(files.UDP6, true)
 	}
 	if err == nil {
 		err = d.restore(s)
 	}
 	if err != nil {
-		for _, s := range b.all() {
-			_ = s.close()
-		}
-		return nil, errors.Join(fmt.Errorf("resume device: %w", err), d.tunnel.close())
+		p.Close()
+		return nil, errors.Join(fmt.Errorf("resume device: %w", err), d.tunnel.Close())
 	}
+	b := boundPair(p)
 	d.up = b.v4 != nil || b.v6 != nil // it may have gone down since, which the first look then sees
 	d.asleep.Store(!d.up)
 	if d.up {
@@ -140,29 +106,3 @@ func Resume(files Files, name string, s *state.Device, log zerolog.Logger) (*Dev
 
 // Discard ends a device that was resumed and never started.
 func (d *Device) Discard() { d.stop() }
-
-// adoptUDP uses a socket that another process opened, with the options it has.
-func adoptUDP(file *os.File, v6 bool) (socket, error) {
-	c, err := net.FilePacketConn(file)
-	if err != nil {
-		return nil, fmt.Errorf("use UDP socket: %w", err)
-	}
-	conn, ok := c.(*net.UDPConn)
-	if !ok {
-		return nil, errors.Join(errors.New("use UDP socket: it is none"), c.Close())
-	}
-	s := &udpSocket{conn: conn, v6: v6}
-	if s.raw, err = conn.SyscallConn(); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	s.in.init(s.v6)
-	return s, nil
-}
-
-func (s *udpSocket) hush() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed one only
-
-func (t *kernelTUN) hush() {
-	for _, f := range t.files.Queues {
-		_ = f.SetReadDeadline(time.Unix(1, 0)) // fails on a closed one only
-	}
-}

@@ -7,19 +7,16 @@ import (
 	"os"
 
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 const (
-	maxPacket  = 65535       // bytes
-	maxPadding = 15          // bytes
-	arenaSize  = 128 << 10   // of messages; one super-packet and more
-	flushAt    = 40 << 10    // a batch is sent at that size: a ping waits for one at most
-	maxUDP     = 65535 - 8   // payload of one IPv6 datagram or of a train of them
-	maxUDPv4   = maxUDP - 20 // the IPv4 header counts
-	maxTrain   = 64          // datagrams of one send: UDP_MAX_SEGMENTS before Linux 6.9
-	maxBatch   = 64          // trains of one batch
-	lookBack   = 16          // trains that are searched for one that may grow
+	maxPacket  = 65535     // bytes
+	maxPadding = 15        // bytes
+	arenaSize  = 128 << 10 // of messages; one super-packet and more
+	flushAt    = 40 << 10  // a batch is sent at that size: a ping waits for one at most
+	lookBack   = 16        // trains that are searched for one that may grow
 )
 
 // sender encrypts packets and sends them, one batch after the other. It belongs to one
@@ -29,15 +26,17 @@ type sender struct {
 	split  offload.Split
 	arena  []byte // messages, one behind the other
 	batch  batch  // the same, not encrypted yet
-	out    []outgoing
-	before func() // waits until every earlier batch has been sent; nil: there are none
+	out    []conn.Outgoing
+	owners []*peer // of each train of out
+	before func()  // waits until every earlier batch has been sent; nil: there are none
 }
 
 func newSender(d *Device) *sender {
 	return &sender{
 		device: d,
 		arena:  make([]byte, 0, arenaSize),
-		out:    make([]outgoing, 0, maxBatch),
+		out:    make([]conn.Outgoing, 0, conn.BatchSize),
+		owners: make([]*peer, 0, conn.BatchSize),
 	}
 }
 
@@ -53,7 +52,7 @@ func (d *Device) sendLoop(from queue) error {
 	s := c.fresh()
 	buf := make([]byte, offload.HeaderSize+maxPacket)
 	for {
-		n, err := from.read(buf)
+		n, err := from.Read(buf)
 		for full := 0; err == nil && n > 0; {
 			s.packet(buf[:n])
 			if len(s.arena) >= flushAt {
@@ -66,7 +65,7 @@ func (d *Device) sendLoop(from queue) error {
 					d.counters.handed.Add(1)
 				}
 			}
-			n, err = from.tryRead(buf)
+			n, err = from.TryRead(buf)
 		}
 		s.flush()
 		if errors.Is(err, os.ErrClosed) {
@@ -164,8 +163,8 @@ func (s *sender) frame(with *session, counter uint64, seg []byte, mtu int) []byt
 // append adds one message to the batch: to the train of its peer where it fits.
 func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 	for i := len(s.out) - 1; i >= 0 && i >= len(s.out)-lookBack; i-- {
-		if t := &s.out[i]; t.peer == p {
-			if t.take(msg, ecn) {
+		if s.owners[i] == p {
+			if s.out[i].Append(msg, ecn) {
 				return
 			}
 			break
@@ -175,33 +174,12 @@ func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 	if to == nil {
 		return
 	}
-	if len(s.out) == maxBatch {
+	if len(s.out) == conn.BatchSize {
 		s.hurry()
 	}
 	s.out = s.out[:len(s.out)+1]
-	t := &s.out[len(s.out)-1]
-	*t = outgoing{peer: p, to: to, pieces: append(t.pieces[:0], msg), segment: len(msg), size: len(msg), count: 1, ecn: ecn}
-}
-
-// take appends a message to the train if it may: all but the last are of equal size.
-func (t *outgoing) take(msg []byte, ecn uint8) bool {
-	limit := maxUDP
-	if t.to.remote.Addr().Is4() {
-		limit = maxUDPv4
-	}
-	if t.closed || t.ecn != ecn || len(msg) > t.segment || t.count == maxTrain || t.size+len(msg) > limit {
-		return false
-	}
-	last := t.pieces[len(t.pieces)-1]
-	if cap(last)-len(last) >= len(msg) && &last[:len(last)+1][len(last)] == &msg[0] {
-		t.pieces[len(t.pieces)-1] = last[:len(last)+len(msg)] // right behind: one piece
-	} else {
-		t.pieces = append(t.pieces, msg)
-	}
-	t.size += len(msg)
-	t.count++
-	t.closed = len(msg) < t.segment
-	return true
+	s.out[len(s.out)-1].Start(to.remote, to.local, msg, ecn)
+	s.owners = append(s.owners, p)
 }
 
 // flush sends the batch after all earlier ones, and empties it.
@@ -240,11 +218,14 @@ func (s *sender) send() {
 	s.device.send(s.out)
 	now := s.device.now()
 	for i := range s.out {
-		t := &s.out[i]
-		t.peer.sentBytes.Add(uint64(t.size))
-		t.peer.noteSent(now, true)
+		t, p := &s.out[i], s.owners[i]
+		if t.SourceRefused {
+			p.unstick()
+		}
+		p.sentBytes.Add(uint64(t.Size))
+		p.noteSent(now, true)
 	}
-	s.out = s.out[:0]
+	s.out, s.owners = s.out[:0], s.owners[:0]
 }
 
 // destination returns where an IP packet goes, or the zero Addr.

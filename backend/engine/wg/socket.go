@@ -1,44 +1,77 @@
 package wg
 
-import "net/netip"
+import (
+	"net/netip"
 
-// tunnel is the TUN device: packets in plain.
+	"github.com/loden-net/loden/backend/engine/wg/conn"
+	"github.com/loden-net/loden/backend/engine/wg/tun"
+)
+
+// tunnel is the TUN device: *tun.Device, or memory in tests.
 type tunnel interface {
-	// queues returns what is read, each by one goroutine.
+	// queues returns what is read, each queue by a goroutine of its own.
 	queues() []queue
-	// write hands one packet over, given in pieces, virtio header first.
-	write(pieces [][]byte) error
-	// link looks at the interface.
-	link() (link, error)
-	// hush makes every read return os.ErrClosed, now and later. Writing goes on.
-	hush()
-	close() error
+	Write(pieces [][]byte) error
+	Link() (tun.Link, error)
+	StopReading()
+	Close() error
 }
 
-// queue brings a part of a TUN device's packets: those of a flow stay in order.
+// queue is a queue of the TUN device: *tun.Queue, or memory in tests.
 type queue interface {
-	// read waits for one packet and reads it behind its virtio header.
-	read(p []byte) (int, error)
-	// tryRead is read for a packet that is there already; 0 when none is.
-	tryRead(p []byte) (int, error)
+	Read(p []byte) (int, error)
+	TryRead(p []byte) (int, error)
 }
 
-// binder opens the device's sockets, and knows the interfaces beside which it does.
+// kernelTUN is a TUN device of the kernel.
+type kernelTUN struct{ *tun.Device }
+
+func (t kernelTUN) queues() (out []queue) {
+	for _, q := range t.Queues() {
+		out = append(out, q)
+	}
+	return out
+}
+
+// binder opens the device's sockets, and knows the interfaces of their network namespace.
 type binder interface {
-	// open opens one socket per address family the machine has. With port 0 the system
-	// chooses one.
+	// open opens a socket for each address family of the host. With port 0 the system chooses the
+	// port.
 	open(port uint16, mark uint32) (bound, error)
 	interfaceIndex(name string) (index uint32, known bool)
 	interfaceName(index uint32) (name string, known bool)
 }
 
+// kernelBinder opens UDP sockets of the kernel.
+type kernelBinder struct{}
+
+func (kernelBinder) open(port uint16, mark uint32) (bound, error) {
+	p, err := conn.Open(port, mark)
+	return boundPair(p), err
+}
+
+func (kernelBinder) interfaceIndex(name string) (uint32, bool) { return conn.InterfaceIndex(name) }
+func (kernelBinder) interfaceName(index uint32) (string, bool) { return conn.InterfaceName(index) }
+
 // bound is an open pair of sockets; one of them may be missing.
 type bound struct {
-	v4, v6 socket // nil: the machine has not got the family
+	v4, v6 socket // nil: the host lacks the address family
 	port   uint16
 }
 
-// all returns the sockets there are.
+// boundPair returns the sockets of a pair of the kernel.
+func boundPair(p conn.Pair) bound {
+	b := bound{port: p.Port}
+	if p.V4 != nil {
+		b.v4 = p.V4
+	}
+	if p.V6 != nil {
+		b.v6 = p.V6
+	}
+	return b
+}
+
+// all returns the open sockets.
 func (b bound) all() (out []socket) {
 	for _, s := range []socket{b.v4, b.v6} {
 		if s != nil {
@@ -48,38 +81,13 @@ func (b bound) all() (out []socket) {
 	return out
 }
 
-// socket is one UDP socket: packets encrypted.
+// socket is a UDP socket: *conn.Socket, or memory in tests.
 type socket interface {
-	// receive waits for datagrams and fills in as many as are there.
-	receive(in []incoming) (int, error)
-	// send sends every message, as far as the network lets it; an error is the last one.
-	send(out []outgoing) error
-	setMark(mark uint32) error
-	// hush makes every receive return os.ErrClosed, now and later. Sending goes on.
-	hush()
-	close() error
-}
-
-// incoming is a received datagram, or several of one sender that the kernel joined.
-type incoming struct {
-	buf     []byte // the whole buffer
-	n       int    // bytes of it that were received
-	segment int    // bytes of each datagram but the last; n when there is one
-	from    netip.AddrPort
-	local   source
-	ecn     uint8 // congestion mark of the outer header
-}
-
-// outgoing is a datagram, or several of equal size to one address.
-type outgoing struct {
-	peer    *peer
-	to      *endpoint
-	pieces  [][]byte // together the payload of the message
-	segment int      // bytes of each datagram but the last
-	size    int      // bytes in all
-	count   int      // datagrams
-	closed  bool     // the last one was shorter: none may follow
-	ecn     uint8
+	Receive(in []conn.Incoming) (int, error)
+	Send(out []conn.Outgoing) error
+	SetMark(mark uint32) error
+	StopReceiving()
+	Close() error
 }
 
 // source is the local side of an endpoint: the address its datagrams arrived at. The zero

@@ -5,6 +5,8 @@ import (
 	"net"
 
 	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // Running is a device that moves packets until Close, or until its interface is deleted.
@@ -15,7 +17,7 @@ type Running struct {
 }
 
 // Start makes a device as New does and runs it on a goroutine of its own.
-func Start(files TUN, name string, log zerolog.Logger) (*Running, error) {
+func Start(files tun.Files, name string, log zerolog.Logger) (*Running, error) {
 	d, err := New(files, name, log)
 	if err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func (d *Device) setMark(mark uint32) error {
 	}
 	if b := d.sockets.Load(); b != nil {
 		for _, s := range b.all() {
-			if err := s.setMark(mark); err != nil {
+			if err := s.SetMark(mark); err != nil {
 				return fmt.Errorf("set fwmark: %w", err)
 			}
 		}

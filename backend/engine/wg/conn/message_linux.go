@@ -1,4 +1,4 @@
-package wg
+package conn
 
 import (
 	"encoding/binary"
@@ -11,35 +11,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlSize is room for the ancillary data of one message, in bytes: a segment size, a
+// controlSize is room for the ancillary data of a message, in bytes: a segment size, a
 // traffic class and a packet info need 24 + 24 + 40.
 const controlSize = 128
 
-// inbox is the memory of one recvmmsg, prepared once.
-type inbox struct {
+// receiveBuffers is the memory of a recvmmsg call, prepared once.
+type receiveBuffers struct {
 	v6      bool
 	headers []mmsghdr
-	vectors [inboxes]unix.Iovec
-	names   [inboxes]unix.RawSockaddrInet6 // large enough for both families
-	control [inboxes][controlSize]byte
+	vectors [ReadBatchSize]unix.Iovec
+	names   [ReadBatchSize]unix.RawSockaddrInet6 // large enough for both families
+	control [ReadBatchSize][controlSize]byte
 	n       int
 	err     error
 	readFn  func(uintptr) bool
 }
 
-func (b *inbox) init(v6 bool) {
+func (b *receiveBuffers) init(v6 bool) {
 	b.v6 = v6
-	b.headers = make([]mmsghdr, inboxes)
+	b.headers = make([]mmsghdr, ReadBatchSize)
 	b.readFn = b.readNow
 }
 
 // begin points the headers at the buffers of in.
-func (b *inbox) begin(in []incoming) {
-	b.headers = b.headers[:min(len(in), inboxes)]
+func (b *receiveBuffers) begin(in []Incoming) {
+	b.headers = b.headers[:min(len(in), ReadBatchSize)]
 	for i := range b.headers {
 		h := &b.headers[i]
-		b.vectors[i].Base = &in[i].buf[0]
-		b.vectors[i].SetLen(len(in[i].buf))
+		b.vectors[i].Base = &in[i].Buf[0]
+		b.vectors[i].SetLen(len(in[i].Buf))
 		h.Iov, h.Iovlen = &b.vectors[i], 1
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), unix.SizeofSockaddrInet6
 		h.Control = &b.control[i][0]
@@ -48,7 +48,7 @@ func (b *inbox) begin(in []incoming) {
 	}
 }
 
-func (b *inbox) readNow(fd uintptr) bool {
+func (b *receiveBuffers) readNow(fd uintptr) bool {
 	for {
 		b.n, b.err = recvmmsg(fd, b.headers)
 		switch {
@@ -62,15 +62,15 @@ func (b *inbox) readNow(fd uintptr) bool {
 	}
 }
 
-// finish reads what came with message i.
-func (b *inbox) finish(i int, m *incoming) {
+// finish fills in m from header i and its ancillary data.
+func (b *receiveBuffers) finish(i int, m *Incoming) {
 	h := &b.headers[i]
-	m.n, m.ecn, m.local = int(h.len), 0, netip.Addr{}
-	m.segment = m.n
+	m.Size, m.ECN, m.Local = int(h.len), 0, netip.Addr{}
+	m.Segment = m.Size
 	if h.Flags&unix.MSG_TRUNC != 0 {
-		m.n = 0 // larger than anything of ours
+		m.Size = 0 // larger than any datagram of WireGuard
 	}
-	m.from = sockaddr(&b.names[i])
+	m.From = sockaddr(&b.names[i])
 	rest := b.control[i][:h.Controllen]
 	for len(rest) >= unix.SizeofCmsghdr {
 		c := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
@@ -83,19 +83,19 @@ func (b *inbox) finish(i int, m *incoming) {
 	}
 }
 
-// ancillary reads one control message.
-func (m *incoming) ancillary(level, kind int32, data []byte) {
+// ancillary reads a control message.
+func (m *Incoming) ancillary(level, kind int32, data []byte) {
 	switch {
 	case level == unix.IPPROTO_UDP && kind == unix.UDP_GRO && len(data) >= 4:
-		m.segment = int(binary.NativeEndian.Uint32(data))
+		m.Segment = int(binary.NativeEndian.Uint32(data))
 	case level == unix.IPPROTO_IP && kind == unix.IP_TOS && len(data) >= 1:
-		m.ecn = data[0] & 3
+		m.ECN = data[0] & 3
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
-		m.ecn = uint8(binary.NativeEndian.Uint32(data)) & 3
+		m.ECN = uint8(binary.NativeEndian.Uint32(data)) & 3
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		m.local = netip.AddrFrom4([4]byte(data[8:12]))
+		m.Local = netip.AddrFrom4([4]byte(data[8:12]))
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-		m.local = netip.AddrFrom16([16]byte(data[:16]))
+		m.Local = netip.AddrFrom16([16]byte(data[:16]))
 	}
 }
 
@@ -113,33 +113,33 @@ func sockaddr(name *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, port)
 }
 
-// outbox is the memory of one sendmmsg.
-type outbox struct {
+// sendBuffers is the memory of a sendmmsg call.
+type sendBuffers struct {
 	v6      bool
-	headers [maxBatch]mmsghdr
-	names   [maxBatch]unix.RawSockaddrInet6
-	control [maxBatch][controlSize]byte
+	headers [BatchSize]mmsghdr
+	names   [BatchSize]unix.RawSockaddrInet6
+	control [BatchSize][controlSize]byte
 	vectors []unix.Iovec
-	todo    []mmsghdr
+	todo    []mmsghdr // not sent yet
 	n       int
 	err     error
-	full    bool // the socket's buffer
+	full    bool // the socket's buffer has no room
 	writeFn func(uintptr) bool
 	tryFn   func(uintptr)
 }
 
-func newOutbox(v6 bool) *outbox {
-	b := &outbox{v6: v6}
+func newSendBuffers(v6 bool) *sendBuffers {
+	b := &sendBuffers{v6: v6}
 	b.writeFn, b.tryFn = b.writeNow, b.tryNow
 	return b
 }
 
-// send sends at most maxBatch messages and returns how many went out; the error is that of
-// the next one. It waits while the socket's buffer is full.
-func (b *outbox) send(s *udpSocket, out []outgoing) (int, error) {
+// send sends at most BatchSize trains and returns how many went out; the error is the next
+// train's. It waits while the socket's buffer is full.
+func (b *sendBuffers) send(s *Socket, out []Outgoing) (int, error) {
 	total := 0
 	for i := range out {
-		total += len(out[i].pieces)
+		total += len(out[i].Pieces)
 	}
 	if cap(b.vectors) < total { // before the first pointer into it
 		b.vectors = make([]unix.Iovec, 0, 2*total)
@@ -162,18 +162,18 @@ func (b *outbox) send(s *udpSocket, out []outgoing) (int, error) {
 	return sent, nil
 }
 
-// push sends what is to do, or a part of it. Go lets one goroutine at a time into Write, and
-// as many as come into Control, which cannot wait.
-func (b *outbox) push(raw syscall.RawConn) error {
+// push sends the trains of todo, or a part of them. Go lets a single goroutine at a time into
+// Write, and any number of goroutines into Control, which cannot wait.
+func (b *sendBuffers) push(raw syscall.RawConn) error {
 	if err := raw.Control(b.tryFn); err != nil || !b.full {
 		return err
 	}
 	return raw.Write(b.writeFn)
 }
 
-func (b *outbox) tryNow(fd uintptr) { b.full = !b.writeNow(fd) }
+func (b *sendBuffers) tryNow(fd uintptr) { b.full = !b.writeNow(fd) }
 
-func (b *outbox) writeNow(fd uintptr) bool {
+func (b *sendBuffers) writeNow(fd uintptr) bool {
 	for {
 		b.n, b.err = sendmmsg(fd, b.todo)
 		switch {
@@ -188,17 +188,17 @@ func (b *outbox) writeNow(fd uintptr) bool {
 }
 
 // prepare writes header i.
-func (b *outbox) prepare(i int, m *outgoing) {
+func (b *sendBuffers) prepare(i int, m *Outgoing) {
 	h := &b.headers[i]
 	from := len(b.vectors)
-	for _, p := range m.pieces {
+	for _, p := range m.Pieces {
 		v := unix.Iovec{Base: &p[0]}
 		v.SetLen(len(p))
 		b.vectors = append(b.vectors, v)
 	}
 	h.Iov = &b.vectors[from]
-	h.SetIovlen(len(m.pieces))
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), putSockaddr(&b.names[i], m.to.remote)
+	h.SetIovlen(len(m.Pieces))
+	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), putSockaddr(&b.names[i], m.To)
 	control := b.ancillary(b.control[i][:0], m)
 	h.Control = nil
 	if len(control) > 0 {
@@ -209,22 +209,22 @@ func (b *outbox) prepare(i int, m *outgoing) {
 }
 
 // ancillary appends the control messages of m.
-func (b *outbox) ancillary(c []byte, m *outgoing) []byte {
+func (b *sendBuffers) ancillary(c []byte, m *Outgoing) []byte {
 	level, class := int32(unix.IPPROTO_IP), int32(unix.IP_TOS)
 	if b.v6 {
 		level, class = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
 	}
-	if m.count > 1 {
+	if m.Count > 1 {
 		var data []byte
 		c, data = appendControl(c, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
-		binary.NativeEndian.PutUint16(data, uint16(m.segment))
+		binary.NativeEndian.PutUint16(data, uint16(m.Segment))
 	}
-	if m.ecn != 0 {
+	if m.Class != 0 {
 		var data []byte
 		c, data = appendControl(c, level, class, 4)
-		binary.NativeEndian.PutUint32(data, uint32(m.ecn))
+		binary.NativeEndian.PutUint32(data, uint32(m.Class))
 	}
-	if a := m.to.local; a.IsValid() {
+	if a := m.Local; a.IsValid() {
 		var data []byte
 		if b.v6 {
 			c, data = appendControl(c, level, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)

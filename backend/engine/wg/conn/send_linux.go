@@ -1,0 +1,141 @@
+package conn
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys does not have.
+type mmsghdr struct {
+	unix.Msghdr
+	len uint32
+}
+
+// Send sends every train, as far as the kernel lets it. An error is the last of several. Several
+// goroutines may send at once: the kernel lets the datagrams of a socket be sent side by side
+// (udp_sendmsg takes the socket's lock for corked datagrams only).
+func (s *Socket) Send(out []Outgoing) error {
+	b := s.acquire()
+	defer s.release(b)
+	var last error
+	for len(out) > 0 {
+		n, err := s.sendSome(b, out)
+		if err != nil {
+			last = s.rescue(b, &out[n], err)
+			n++
+		}
+		out = out[n:]
+	}
+	return last
+}
+
+// acquire returns a buffer set that no other goroutine uses.
+func (s *Socket) acquire() *sendBuffers {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		b := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return b
+	}
+	return newSendBuffers(s.v6)
+}
+
+// release takes back a buffer set that is no longer in use.
+func (s *Socket) release(b *sendBuffers) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, b)
+}
+
+// sendSome sends trains until the kernel refuses a train, and returns how many went out.
+func (s *Socket) sendSome(b *sendBuffers, out []Outgoing) (int, error) {
+	if s.noGSO.Load() {
+		for i := range out {
+			if out[i].Count > 1 {
+				if i > 0 {
+					return s.sendSome(b, out[:i])
+				}
+				return 0, unix.EIO // makes rescue send the datagrams singly
+			}
+		}
+	}
+	return b.send(s, out[:min(len(out), BatchSize)])
+}
+
+// rescue tries another way for a train that the kernel refused with err. A train of several
+// datagrams is sent singly before its local address is doubted: EINVAL may mean either, since
+// older kernels return it for a segment that is larger than the path's MTU. Each single datagram
+// is rescued in turn.
+func (s *Socket) rescue(b *sendBuffers, o *Outgoing, err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	if o.Count > 1 {
+		if errors.Is(err, unix.EIO) { // the network device has no checksum offload: udp(7), UDP_SEGMENT
+			s.noGSO.Store(true)
+		}
+		return s.sendSingly(b, o)
+	}
+	if o.Local.IsValid() && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENETUNREACH)) {
+		o.SourceRefused = true
+		retry := *o
+		retry.Local = netip.Addr{}
+		_, err = b.send(s, []Outgoing{retry})
+	}
+	return err
+}
+
+// sendSingly sends the datagrams of a train without joining them.
+func (s *Socket) sendSingly(b *sendBuffers, o *Outgoing) error {
+	singles := make([]Outgoing, 0, BatchSize)
+	var last error
+	flush := func() {
+		for rest := singles; len(rest) > 0; {
+			n, err := b.send(s, rest)
+			if err != nil {
+				last = errors.Join(last, s.rescue(b, &rest[n], err))
+				o.SourceRefused = o.SourceRefused || rest[n].SourceRefused
+				n++
+			}
+			rest = rest[n:]
+		}
+		singles = singles[:0]
+	}
+	for _, piece := range o.Pieces {
+		for len(piece) > 0 {
+			n := min(o.Segment, len(piece))
+			singles = append(singles, Outgoing{To: o.To, Local: o.Local, Pieces: [][]byte{piece[:n]}, Segment: n, Size: n, Count: 1, Class: o.Class})
+			piece = piece[n:]
+			if len(singles) == BatchSize {
+				flush()
+			}
+		}
+	}
+	flush()
+	return last
+}
+
+// recvmmsg and sendmmsg are the system calls. They are raw, as the system calls of the TUN device
+// are: none of them waits, and yet some take so long, local delivery included, that Go would take
+// the processor away and wake another thread for it. Measured with pings: 0.7 needless wake-ups
+// for each ping.
+func recvmmsg(fd uintptr, headers []mmsghdr) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+func sendmmsg(fd uintptr, headers []mmsghdr) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}

@@ -1,0 +1,181 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	socketBuffer = 1 << 19 // bytes each way: about twenty trains; a larger queue only adds delay
+	bindAttempts = 10      // to find a port that is free in both families
+)
+
+// Open opens a socket for each address family that the host has, both on the same port and in the
+// network namespace of the calling thread. Their datagrams carry the firewall mark. With port 0 the
+// kernel chooses the port. The caller closes the sockets.
+func Open(port uint16, mark uint32) (Pair, error) {
+	var err error
+	for range bindAttempts {
+		var p Pair
+		if p, err = openPair(port, mark); err == nil || port != 0 || !errors.Is(err, unix.EADDRINUSE) {
+			return p, err
+		}
+	}
+	return Pair{}, err
+}
+
+// openPair makes a single attempt for Open.
+func openPair(port uint16, mark uint32) (Pair, error) {
+	p := Pair{Port: port}
+	v4, err4 := openUDP("udp4", p.Port, mark)
+	if err4 == nil {
+		p.V4, p.Port = v4, v4.port()
+	} else if !errors.Is(err4, unix.EAFNOSUPPORT) {
+		return Pair{}, err4
+	}
+	v6, err6 := openUDP("udp6", p.Port, mark)
+	if err6 == nil {
+		p.V6, p.Port = v6, v6.port()
+	} else if err4 != nil || !(errors.Is(err6, unix.EAFNOSUPPORT) || errors.Is(err6, unix.EADDRNOTAVAIL)) {
+		p.Close()
+		return Pair{}, err6
+	}
+	return p, nil
+}
+
+// Socket is a UDP socket of one address family. A single goroutine at a time may receive; any
+// number of goroutines may send.
+type Socket struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	v6    bool
+	noGSO atomic.Bool // a network device refused a train: the socket sends single datagrams from then on
+
+	in receiveBuffers // of the goroutine that receives
+
+	mu   sync.Mutex     // guards idle
+	idle []*sendBuffers // a sender takes a buffer set while it sends: there are as many as ever sent at once
+}
+
+func openUDP(network string, port uint16, mark uint32) (*Socket, error) {
+	s := &Socket{v6: network == "udp6"}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		controlErr := raw.Control(func(fd uintptr) { err = s.prepare(int(fd), mark) })
+		return errors.Join(controlErr, err)
+	}}
+	packets, err := config.ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
+	if err != nil {
+		return nil, err
+	}
+	s.conn = packets.(*net.UDPConn) // the type that ListenPacket returns for a UDP network
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return nil, errors.Join(err, packets.Close())
+	}
+	s.in.init(s.v6)
+	return s, nil
+}
+
+// prepare sets the options of a new socket. The socket works without the options that an older
+// kernel lacks.
+func (s *Socket) prepare(fd int, mark uint32) error {
+	if mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+			return fmt.Errorf("set mark: %w", err)
+		}
+	}
+	for _, option := range []struct{ forced, plain int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option.forced, socketBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option.plain, socketBuffer)
+		}
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+	if s.v6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		// Outer packets that are too large for the path are fragmented here, as kernel
+		// WireGuard has it (ignore_df): ipv6(7).
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+		return nil
+	}
+	// The outer packet may be fragmented on its way, as kernel WireGuard lets it.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	return nil
+}
+
+// Adopt uses a socket that another process opened, with the options that the socket has. It
+// works on a descriptor of its own: the caller closes file.
+func Adopt(file *os.File, v6 bool) (*Socket, error) {
+	packets, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("use UDP socket: %w", err)
+	}
+	udp, ok := packets.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(errors.New("use UDP socket: the file is not a UDP socket"), packets.Close())
+	}
+	s := &Socket{conn: udp, v6: v6}
+	if s.raw, err = udp.SyscallConn(); err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	s.in.init(s.v6)
+	return s, nil
+}
+
+// Duplicate returns a second descriptor of the socket, for another process. The caller closes it.
+func (s *Socket) Duplicate() (*os.File, error) {
+	var fd int
+	var failed error
+	err := s.raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("duplicate UDP socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), ""), nil
+}
+
+func (s *Socket) port() uint16 { return uint16(s.conn.LocalAddr().(*net.UDPAddr).Port) }
+
+// Close closes the socket. A Receive that waits returns net.ErrClosed.
+func (s *Socket) Close() error { return s.conn.Close() }
+
+// StopReceiving makes every Receive return os.ErrClosed, now and later. Sending goes on.
+func (s *Socket) StopReceiving() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed socket only
+
+// SetMark gives the firewall mark to the datagrams that the socket sends from then on.
+func (s *Socket) SetMark(mark uint32) (err error) {
+	controlErr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+	})
+	return errors.Join(controlErr, err)
+}
+
+// Receive waits for datagrams, fills in as many entries of in as datagrams are there, and
+// returns how many. It returns net.ErrClosed after Close and os.ErrClosed after StopReceiving.
+func (s *Socket) Receive(in []Incoming) (int, error) {
+	s.in.begin(in)
+	if err := s.raw.Read(s.in.readFn); errors.Is(err, os.ErrDeadlineExceeded) { // see StopReceiving
+		return 0, os.ErrClosed
+	} else if err != nil {
+		return 0, err
+	}
+	if s.in.err != nil {
+		return 0, s.in.err
+	}
+	for i := range s.in.n {
+		s.in.finish(i, &in[i])
+	}
+	return s.in.n, nil
+}
