@@ -15,13 +15,13 @@ const stranger = 100
 // visitor is the last number of addresses inside that move between peers.
 const visitor = 99
 
-// visited lets addresses move between two peers of a machine: what comes from them is heard,
-// and what goes to them arrives, while they are the other machine's, and only then.
+// visited lets addresses move between two peers of a machine: packets from them are received,
+// and packets to them arrive, while they are the other machine's, and only then.
 func visited(t *testing.T, p *pair) {
 	both := allowed(visitor)
 	for _, m := range []*machine{p.a, p.b} {
 		o := p.other(m)
-		// The IPv6 one is old for the kernel, so that it is not chosen for other packets.
+		// The kernel holds the IPv6 address for deprecated, so that it does not choose it for other packets.
 		o.ip(t, "addr add %s/32 dev wg0", inside(visitor, false))
 		o.ip(t, "addr add %s/128 dev wg0 nodad preferred_lft 0", inside(visitor, true))
 		third := m.someKey(t)
@@ -46,7 +46,7 @@ func visited(t *testing.T, p *pair) {
 	}
 }
 
-// visit says one word from a visitor's address, one from its own, in this order, and wants
+// visit sends a word from a visitor's address, then a word from its own, and expects
 // the first to be heard so often when the second is.
 func (p *pair) visit(t *testing.T, from *machine, want int) {
 	t.Helper()
@@ -93,8 +93,8 @@ func roaming(t *testing.T, p *pair) {
 	}
 }
 
-// follow waits until the other knows where a machine is. Tailscale's fork accepts what comes
-// from anywhere, but goes on to answer where it was told to.
+// follow waits until the peer knows the new place of a machine. Tailscale's fork accepts packets
+// from anywhere, but goes on to answer to the configured address.
 func (p *pair) follow(t *testing.T, m *machine) {
 	t.Helper()
 	o := p.other(m)
@@ -109,12 +109,12 @@ func (p *pair) follow(t *testing.T, m *machine) {
 	})
 }
 
-// replay sends what a machine has sent once more, from elsewhere: data of a session is heard
+// replay sends recorded messages of a machine once more, from elsewhere: data of a session is received
 // once, counts once and does not move the peer, and an old initiation is not answered.
 func replay(t *testing.T, p *pair) {
 	for _, from := range []*machine{p.a, p.b} {
 		to := p.other(from)
-		p.meets(t, from) // so that it is this one that begins
+		p.meets(t, from) // so that this side begins
 		p.hears(t, from, false)
 		word := p.word() + strings.Repeat("x", 300+from.n*16)
 		from.say(t, "", inside(to.n, false), word)

@@ -17,7 +17,7 @@ import (
 )
 
 // A flood comes in bursts: enough at once that handshakes queue up, and a pause in which an
-// honest one has its chance. Programs demand cookies when 128 wait, the kernel when 512 do.
+// honest handshake has its chance. Programs demand cookies when 128 wait, the kernel when 512 do.
 const (
 	burst       = 400
 	kernelBurst = 2000
@@ -25,7 +25,7 @@ const (
 )
 
 // TestCookiesLetTheHonestIn floods the second machine of every pair with handshakes of a
-// stranger, until it demands cookies; meanwhile the first one gets a cookie, and with that a
+// stranger, until it demands cookies; meanwhile the first machine gets a cookie, and with that a
 // new session.
 func TestCookiesLetTheHonestIn(t *testing.T) {
 	t.Parallel()
@@ -43,7 +43,7 @@ func TestCookiesLetTheHonestIn(t *testing.T) {
 		})
 		word := ""
 		sandboxtest.Until(t, 3*patience, "an answer to an initiation with a cookie", func() error {
-			if word == "" || p.b.ear.count(word) > 0 { // it got in, perhaps without one: once more
+			if word == "" || p.b.ear.count(word) > 0 { // the handshake succeeded, perhaps without a cookie: once more
 				p.meets(t, p.a)
 				word = p.word()
 			}
@@ -54,7 +54,7 @@ func TestCookiesLetTheHonestIn(t *testing.T) {
 	})
 }
 
-// answered reports no error if one of the initiations has a second code, and an answer.
+// answered reports no error if any of the initiations has a second code, and an answer.
 func (p *pair) answered(calls, answers []message) error {
 	with := map[uint32]bool{}
 	for _, m := range calls {
@@ -104,7 +104,7 @@ func (p *pair) flood(t *testing.T, to *machine) {
 	})
 }
 
-// throw sends initiations that are random but for what everybody can know: the type, and the
+// throw sends initiations that are random but for the public parts: the type, and the
 // first code, for which the public key is enough (the paper, section 5.4.4).
 func throw(t *testing.T, c net.Conn, key []byte, n int) {
 	code, err := blake2s.New128(key)

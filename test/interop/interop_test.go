@@ -1,8 +1,8 @@
 // Package interop_test owns the proof that loden's engine and other programs understand
-// each other on real interfaces: what WireGuard's own test of two namespaces asks of one
-// implementation, asked of ours beside each other one, whichever side begins, over IPv4 and
+// each other on real interfaces: the steps of WireGuard's own test of two namespaces, which tests a
+// single implementation, with our engine beside each other program, either side beginning, over IPv4 and
 // IPv6; floods that make cookies necessary; and wires that lose and reorder. It knows all of
-// them by their command lines, wg(8) and what they put on the wire.
+// them by their command lines, wg(8) and the messages that they put on the wire.
 //
 // `make test` builds the programs first; with plain `go test` run `make interop-programs`.
 package interop_test
@@ -17,7 +17,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// atOnce is how many pairs of machines are tried at a time: most of what they do is wait.
+// atOnce is how many pairs of machines are tried at a time: most of their time they wait.
 const atOnce = 16
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	sandboxtest.Main(m)
 }
 
-// engine is what carries an interface.
+// engine is an implementation that carries an interface.
 type engine struct {
 	name    string
 	program string // below bin; none: the kernel itself
@@ -38,7 +38,7 @@ type engine struct {
 	lacks   lack
 }
 
-// lack is what a program does not do, though the kernel does. The steps ask for the rest.
+// lack lists the features that a program does not have, though the kernel has them. The steps test the rest.
 type lack struct {
 	icmp bool // telling the sender of a packet that it is not carried
 	down bool // closing sockets and sessions when the interface goes down: it is not noticed (seen on Linux 6.18)
@@ -53,7 +53,7 @@ var (
 	inKernel = engine{name: "kernel WireGuard"}
 )
 
-// others returns what loden's engine is tried with: two programs or, with
+// others returns the implementations beside loden's engine: two programs or, with
 // LODEN_INTEROP_WITH=kernel, the kernel, which must have WireGuard then.
 func others(t *testing.T) []engine {
 	t.Helper()
@@ -71,7 +71,7 @@ func others(t *testing.T) []engine {
 // families name the IP outside of the tunnel.
 var families = map[string]bool{"IPv4": false, "IPv6": true}
 
-// everyPair runs a test with ours beside each other engine, each of them as the one that
+// everyPair runs a test with our engine beside each other engine, each of them as the side that
 // begins, over both families, all at once.
 func everyPair(t *testing.T, test func(t *testing.T, p *pair)) {
 	t.Helper()
@@ -107,7 +107,7 @@ func TestStepsOfWireGuardsOwnTest(t *testing.T) {
 			{"nowhere to go", nowhere},
 		} {
 			if !t.Run(strings.ReplaceAll(step.name, " ", "_"), func(t *testing.T) { step.run(t, p) }) {
-				return // what follows builds on it
+				return // the next steps build on it
 			}
 		}
 	})

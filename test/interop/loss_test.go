@@ -11,15 +11,15 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// badWire is what happens to the datagrams that reach a machine.
+// badWire describes the fate of the datagrams that reach a machine.
 type badWire struct {
-	loss, late float64 // parts of them that are lost, and that later ones overtake
+	loss, late float64 // shares of datagrams that are lost, and that later datagrams overtake
 }
 
-// delay is how late a late datagram is: long enough for others to overtake it.
+// delay is how late a late datagram is: long enough for later datagrams to overtake it.
 const delay = 2 * time.Millisecond
 
-// queueNumber is that of the NFQUEUE on each machine: they are per namespace.
+// queueNumber is the number of the NFQUEUE on each machine: queues are per namespace.
 const queueNumber = 7
 
 // Messages and attributes of <linux/netfilter/nfnetlink_queue.h>.
@@ -36,7 +36,7 @@ const (
 	drop, accept   = 0, 1
 )
 
-// spoil lets the queue of a machine decide over what reaches its tunnel, until the test
+// spoil lets the queue of a machine decide over the datagrams for its tunnel, until the test
 // ends. This kernel may have no netem; iptables and NFQUEUE it has.
 func spoil(t *testing.T, m *machine, wire badWire) {
 	t.Helper()
@@ -117,7 +117,7 @@ func (w badWire) decide(t *testing.T, conn *netlink.Conn) (lost, late, all int) 
 	}
 }
 
-// say tells the kernel what becomes of a packet.
+// say tells the kernel the verdict on a packet: accept or drop.
 func say(t *testing.T, conn *netlink.Conn, id []byte, verdict uint32) {
 	b := append(binary.BigEndian.AppendUint32(nil, verdict), id...)
 	_, _ = conn.Send(queueMessage(t, typeVerdict, 0, netlink.Attribute{Type: verdictHeader, Data: b})) // a failure is a loss

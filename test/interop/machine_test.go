@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// patience is how long what must happen may take; the guest's processor is an emulated one.
+// patience bounds every wait for an expected event; the guest's processor is an emulated CPU.
 const patience = 40 * time.Second
 
 // machine is a host with an engine. Machine n is 192.0.2.n and 2001:db8::n outside until it
@@ -73,7 +73,7 @@ func (m *machine) start(t *testing.T) {
 			t.Logf("%s on machine %d said:\n%s", m.engine.name, m.n, &said)
 		}
 	})
-	// Not wg(8): it takes a socket that is bound but does not listen yet for a left one, and removes it.
+	// Not wg(8): it takes a socket that is bound but does not listen yet for a stale socket, and removes it.
 	sandboxtest.Until(t, patience, m.engine.name, func() error {
 		c, err := net.Dial("unix", m.host.Path("/run/wireguard")+"/wg0.sock")
 		if err == nil {
@@ -117,7 +117,7 @@ func (m *machine) wg(t *testing.T, peer string, words ...string) {
 	m.output(t, "wg", append([]string{"set", "wg0", "peer", peer}, words...)...)
 }
 
-// shown returns what `wg show` prints of a peer in a list, or nothing when it has no such.
+// shown returns the value of a peer in a list that `wg show` prints, empty when the peer is absent.
 func (m *machine) shown(t *testing.T, list, peer string) string {
 	t.Helper()
 	for line := range strings.Lines(m.output(t, "wg", "show", "wg0", list)) {
@@ -155,7 +155,7 @@ func outside(n int, v6 bool) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", n))
 }
 
-// endpoint returns where others find the machine.
+// endpoint returns the address and port at which peers find the machine.
 func (m *machine) endpoint(v6 bool) netip.AddrPort {
 	return netip.AddrPortFrom(outside(m.at, v6), uint16(m.port))
 }
@@ -165,9 +165,9 @@ func allowed(n int) string {
 	return fmt.Sprintf("%s/32,%s/128", inside(n, false), inside(n, true))
 }
 
-// move is what moves a machine: from one number to another, and to a port. The address of
-// IPv4 is removed first, for others of its network would go with it. One process does it all:
-// what is on its way to the old place is lost, and in QEMU five processes are so slow that the
+// move describes how a machine moves: from a number to another, and to a port. The address of
+// IPv4 is removed first, since removing it removes the other addresses of its network. A single process does it all:
+// packets on their way to the old place are lost, and in QEMU five processes are so slow that the
 // engine, as it should, begins a handshake for want of an answer.
 const move = `
 ip addr del 192.0.2.%[1]d/24 dev eth0

@@ -7,7 +7,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// pair is two machines on one wire, each the other's peer. a is the one that begins.
+// pair is two machines on a wire, each the other's peer. a begins.
 type pair struct {
 	a, b *machine
 	v6   bool // outside
@@ -32,7 +32,7 @@ func newPair(t *testing.T, first, second engine, v6 bool) *pair {
 	}
 	p.tape = newTape(t, p.a.host)
 	for _, m := range []*machine{p.a, p.b} {
-		m.output(t, "sh", "-ec", fmt.Sprintf(addresses, m.n)) // one process: they are slow in QEMU
+		m.output(t, "sh", "-ec", fmt.Sprintf(addresses, m.n)) // a single process: processes are slow in QEMU
 	}
 	p.introduce(t)
 	return p
@@ -54,7 +54,7 @@ func (p *pair) introduce(t *testing.T, words ...string) {
 	}
 }
 
-// meets makes one machine forget the other and know it anew: its next packet needs a handshake.
+// meets makes a machine forget the other and know it anew: its next packet needs a handshake.
 func (p *pair) meets(t *testing.T, m *machine, words ...string) {
 	t.Helper()
 	o := p.other(m)
@@ -64,13 +64,13 @@ func (p *pair) meets(t *testing.T, m *machine, words ...string) {
 
 func (p *pair) endpoint(m *machine) string { return m.endpoint(p.v6).String() }
 
-// word returns what nobody has said yet.
+// word returns a word that was not sent before.
 func (p *pair) word() string {
 	p.said++
 	return fmt.Sprintf("word %d.", p.said)
 }
 
-// hears has one machine say a word until the other has heard it.
+// hears has a machine send a word until the other machine has received it.
 func (p *pair) hears(t *testing.T, from *machine, v6 bool) {
 	t.Helper()
 	p.hearsWord(t, from, v6, p.word())

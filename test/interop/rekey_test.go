@@ -14,12 +14,12 @@ import (
 
 var rekey = flag.Bool("rekey", false, "also wait for sessions to be renewed: more than two minutes")
 
-// renewal is when the one that began a session renews it, while data flows: the paper, section 6.1.
+// renewal is when the initiator of a session renews it, while data flows: the paper, section 6.1.
 const renewal = 120 * time.Second
 
 // TestSessionsAreRenewedWithoutLoss keeps data of both families flowing both ways until the
-// one that began has begun again, 120 s later, and wants every datagram to arrive once. On
-// wireguard-go's side as on the kernel's and ours, the other one does not begin.
+// initiator has begun again, 120 s later, and expects every datagram to arrive once. On
+// wireguard-go's side as on the kernel's and ours, the responder does not begin.
 func TestSessionsAreRenewedWithoutLoss(t *testing.T) {
 	if !*rekey { // `make interop` and the guest have it
 		t.Log("not asked for: see -rekey")
@@ -68,7 +68,7 @@ func TestSessionsAreRenewedWithoutLoss(t *testing.T) {
 	})
 }
 
-// stream is one datagram after the other.
+// stream sends datagrams in a sequence.
 type stream struct {
 	from, to *machine
 	v6       bool

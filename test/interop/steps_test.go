@@ -24,7 +24,7 @@ func begins(t *testing.T, p *pair) {
 	}
 }
 
-// sizes sends packets as large as the interface takes: each crosses in one datagram, with 32
+// sizes sends packets as large as the interface takes: each crosses in a single datagram, with 32
 // bytes more, and TCP passes both ways.
 func sizes(t *testing.T, p *pair) {
 	for _, mtu := range []int{1280, 1420, 9000} {
@@ -52,7 +52,7 @@ func sizes(t *testing.T, p *pair) {
 	}
 }
 
-// preshared sets a key on both sides, then on the first alone: nothing passes until the
+// preshared sets a key on both sides, then on the first alone: no packet passes until the
 // other has it as well, without any other change.
 func preshared(t *testing.T, p *pair) {
 	const file = "/run/loden/psk"
@@ -75,7 +75,7 @@ func preshared(t *testing.T, p *pair) {
 }
 
 // silent has the first machine speak until it begins a second handshake, so that the first was
-// in vain, and wants nothing to arrive.
+// in vain, and expects no packet to arrive.
 func (p *pair) silent(t *testing.T) {
 	t.Helper()
 	word, from := p.word(), p.begun(p.a)
@@ -105,7 +105,7 @@ func newKey(t *testing.T, p *pair) {
 	}
 }
 
-// removed has each side forget the other: what comes by the old session is dropped, and both
+// removed has each side forget the other: packets of the old session are dropped, and both
 // hear each other when they are peers again.
 func removed(t *testing.T, p *pair) {
 	for _, m := range []*machine{p.a, p.b} {
@@ -145,7 +145,7 @@ func (p *pair) crosses(t *testing.T, from *machine, size int) message {
 	return m
 }
 
-// keepalive sets the shortest interval on one side: the other receives message after
+// keepalive sets the shortest interval on one side: its peer receives message after
 // message, though nobody says a word.
 func keepalive(t *testing.T, p *pair) {
 	for _, m := range []*machine{p.a, p.b} {
@@ -195,7 +195,7 @@ func (m *machine) closed(t *testing.T) {
 }
 
 // nowhere wants the sender of a packet to be told by ICMP that no peer has its address, and
-// that the peer which has it has no endpoint. wireguard-go and its fork drop such silently.
+// that the peer which has it has no endpoint. wireguard-go and its fork drop these packets silently.
 func nowhere(t *testing.T, p *pair) {
 	const nobody = 200
 	for _, m := range []*machine{p.a, p.b} {

@@ -23,7 +23,7 @@ const (
 	transport  = 4
 )
 
-// message is one of WireGuard's as it was on the wire.
+// message is a WireGuard message as it was on the wire.
 type message struct {
 	from, to netip.AddrPort
 	data     []byte
@@ -33,16 +33,16 @@ type message struct {
 func (m message) sender() uint32   { return binary.LittleEndian.Uint32(m.data[4:]) }
 func (m message) receiver() uint32 { return binary.LittleEndian.Uint32(m.data[8:]) }
 
-// shape is what tells transport messages apart from outside.
+// shape is the part of a transport message that an outsider can tell apart.
 type shape struct {
 	from netip.Addr
 	size int
 }
 
-// tape keeps what WireGuard said on a wire: all handshakes but a stranger's initiations, and
+// tape records the WireGuard messages on a wire: all handshakes but a stranger's initiations, and
 // of transport messages the last of every size.
 type tape struct {
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards the fields below
 	handshakes []message
 	transports map[shape]message
 }
@@ -60,7 +60,7 @@ func newTape(t *testing.T, h *sandbox.Host) *tape {
 		if err != nil {
 			return err
 		}
-		_ = conn.SetsockoptInt(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) // what is missed makes a test fail, not pass
+		_ = conn.SetsockoptInt(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) // a missed packet makes a test fail, not pass
 		return conn.Bind(&unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index})
 	})
 	if err != nil {

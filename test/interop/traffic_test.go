@@ -13,7 +13,7 @@ import (
 // earPort is where every machine listens, at all its addresses.
 const earPort = 7000
 
-// ear notes what reaches a machine.
+// ear records the datagrams that reach a machine.
 type ear struct {
 	mu    sync.Mutex // guards heard
 	heard map[string]int
@@ -72,8 +72,8 @@ func (e *ear) until(t *testing.T, word string, say func()) {
 	})
 }
 
-// say sends one datagram through the tunnel, from an address of the machine or from any.
-// That there is no way is no error: somebody waits for what arrives.
+// say sends a datagram through the tunnel, from an address of the machine or from any.
+// A missing route is no error: the receiver's side waits for the datagram.
 func (m *machine) say(t *testing.T, from, to, word string) {
 	t.Helper()
 	c := m.dial(t, from, endpointOf(to))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// accidents are what may happen, by name.
+// accidents are the events that may disturb the network, by name.
 var accidents = map[string]func(*world){
 	"peer restart": func(w *world) { w.restart(syscall.SIGTERM) },
 	"peer killed":  func(w *world) { w.restart(syscall.SIGKILL) },
@@ -26,7 +26,7 @@ var accidents = map[string]func(*world){
 		w.must(a.set(w.introduction(a, b)))
 	},
 	"other family outside": (*world).changeFamily,
-	"move": func(w *world) { // the others learn it from what it sends
+	"move": func(w *world) { // the peers learn the new place from its packets
 		a, _ := w.two()
 		a.port = 50000 + w.rand.IntN(1000)
 		w.must(a.set(fmt.Sprintf("listen_port=%d\n", a.port)))
@@ -48,7 +48,7 @@ var accidents = map[string]func(*world){
 
 func accidentNames() []string { return slices.Sorted(maps.Keys(accidents)) }
 
-// accidentsFor lets accidents happen, each after the one before is overcome.
+// accidentsFor lets accidents happen, each after the network has recovered from the last.
 func (w *world) accidentsFor(limit time.Duration) {
 	names := accidentNames()
 	for end := time.Now().Add(limit); time.Now().Before(end) && !w.t.Failed(); {
@@ -91,7 +91,7 @@ func (w *world) restart(signal syscall.Signal) {
 	w.must(a.set(w.config(a)))
 }
 
-// changeKey gives a node a new key, which the others are told.
+// changeKey gives a node a new key, and configures it on its peers.
 func (w *world) changeKey() {
 	a, _ := w.two()
 	old := a.id.Public()
@@ -104,7 +104,7 @@ func (w *world) changeKey() {
 }
 
 // changeFamily moves two nodes from IPv4 outside to IPv6, or back. wireguard-go gets along
-// with one family at a time only: what it sends to an IPv6 endpoint after one to IPv4 goes
+// with a single family at a time only: a packet to an IPv6 endpoint after a packet to IPv4 goes
 // to the wrong address (WireGuard/wireguard-go pull request 135), so all its pairs move.
 func (w *world) changeFamily() {
 	a, b := w.two()
@@ -117,7 +117,7 @@ func (w *world) changeFamily() {
 			}
 		}
 	}
-	for _, pair := range moved { // what is under way to the old address must not count
+	for _, pair := range moved { // packets under way to the old address must not count
 		w.must(pair[0].set(fmt.Sprintf("public_key=%s\nremove=true\n", pair[1].id.Public().Hex())))
 		w.must(pair[1].set(fmt.Sprintf("public_key=%s\nremove=true\n", pair[0].id.Public().Hex())))
 		w.between(pair[0], pair[1]).v6 = !w.between(pair[0], pair[1]).v6
@@ -128,7 +128,7 @@ func (w *world) changeFamily() {
 	}
 }
 
-// changePath gives wires and tunnels another MTU, tunnels what wires carry.
+// changePath gives wires and tunnels another MTU, tunnels the MTU that wires carry.
 func (w *world) changePath() {
 	w.path = 1360 + w.rand.IntN(141)
 	for _, x := range w.nodes {
@@ -167,7 +167,7 @@ func (w *world) recovered(name string, since time.Time) {
 			}
 			return
 		}
-		select { // a fixed wait: what is drawn from the seed must not depend on time
+		select { // a fixed wait: draws from the seed must not depend on time
 		case <-time.After(20 * time.Millisecond):
 		case <-w.t.Context().Done():
 		}

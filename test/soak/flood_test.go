@@ -20,7 +20,7 @@ const (
 	floodLimit    = 2 * time.Second
 )
 
-// garbage floods a node with what may look like messages.
+// garbage floods a node with random datagrams that begin like messages.
 func (w *world) garbage() {
 	a, _ := w.two()
 	junk := make([][]byte, 256)
@@ -42,7 +42,7 @@ func someJunk(dice *mathrand.Rand) []byte {
 	return b
 }
 
-// handshakes floods a node with initiations that a stranger who knows its public key can
+// handshakes floods a node with initiations that any stranger who knows its public key can
 // make: each costs it two agreements until it demands cookies.
 func (w *world) handshakes() {
 	a, _ := w.two()

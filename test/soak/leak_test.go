@@ -4,7 +4,7 @@ import "time"
 
 // How much a steady engine may grow between the end of the warm-up and the end of the run.
 // The garbage collector lets the heap double between two of its cycles, so the resident set
-// moves by megabytes; a leak of one 64 KiB buffer per accident would be seen.
+// moves by megabytes; a leak of a 64 KiB buffer per accident would be seen.
 const (
 	mostRSS       = 8 << 20
 	mostHeap      = 1 << 20
@@ -44,7 +44,7 @@ func (w *world) flat(before map[*node]health) {
 	}
 }
 
-// settle gives what is under way the time to end.
+// settle gives unfinished work the time to end.
 func (w *world) settle() {
 	select {
 	case <-time.After(250 * time.Millisecond):

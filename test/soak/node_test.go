@@ -43,14 +43,14 @@ type node struct {
 	mu    sync.Mutex
 }
 
-// health is what an engine answers to SIGUSR1, and what /proc knows of it.
+// health is the answer of an engine to SIGUSR1, with its figures from /proc.
 type health struct {
 	Goroutines int `json:"goroutines"`
 	Heap       int `json:"heap"`
 	rss        int // bytes
 }
 
-// lockedBuffer keeps what an engine said.
+// lockedBuffer keeps the log of an engine.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -68,7 +68,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// buildEngine builds the engine program, from what is on this machine.
+// buildEngine builds the engine program, without access to the network.
 func buildEngine(t *testing.T, race bool) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "engine")
@@ -147,7 +147,7 @@ func (x *node) start() error {
 	return nil
 }
 
-// watch reads what the engine says until it ends, which it must not by itself.
+// watch reads the log of the engine until the engine ends, which it must not do by itself.
 func (x *node) watch(cmd *exec.Cmd, out io.Reader, said chan<- health, ended chan<- struct{}) {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var h health
@@ -227,8 +227,8 @@ func (x *node) set(text string) error {
 	return err
 }
 
-// describe is what the engine says of itself, without its secrets, and what the host knows
-// of its neighbours.
+// describe returns the configuration that the engine reports, without its secrets, and the
+// neighbours that the host knows.
 func (x *node) describe() string {
 	c, err := net.Dial("unix", x.socket())
 	if err != nil {

@@ -1,5 +1,5 @@
 // Package soak_test owns the long run: engines as processes on real interfaces, traffic of
-// which every byte is checked, and accidents drawn from a seed. Nothing may crash, race,
+// which every byte is checked, and accidents drawn from a seed. No engine may crash, race,
 // leak, or stay silent after an accident.
 //
 //	go test ./test/soak -soak 10m -seed 7
@@ -49,7 +49,7 @@ type world struct {
 	slowName string
 }
 
-// pair is what two nodes have in common; the first has the lower number.
+// pair holds the properties of two nodes together; the first has the lower number.
 type pair struct {
 	preshared string // hexadecimal
 	v6        bool   // outside
@@ -140,7 +140,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// between returns what two nodes have in common.
+// between returns the pair of two nodes.
 func (w *world) between(a, b *node) *pair { return w.pairs[[2]int{min(a.n, b.n), max(a.n, b.n)}] }
 
 // config is everything about x, as UAPI.
@@ -154,14 +154,14 @@ func (w *world) config(x *node) string {
 	return s
 }
 
-// introduction is what x is told of y.
+// introduction is the configuration of y as a peer of x.
 func (w *world) introduction(x, y *node) string {
 	p := w.between(x, y)
 	return fmt.Sprintf("public_key=%s\npreshared_key=%s\nendpoint=%s\nreplace_allowed_ips=true\nallowed_ip=10.0.0.%d/32\nallowed_ip=fd00::%d/128\n",
 		y.id.Public().Hex(), p.preshared, y.endpoint(p.v6), y.n, y.n)
 }
 
-// others are all nodes but one.
+// others are all nodes but x.
 func (w *world) others(x *node) (out []*node) {
 	for _, y := range w.nodes {
 		if y != x {
@@ -171,7 +171,7 @@ func (w *world) others(x *node) (out []*node) {
 	return out
 }
 
-// summary is what happened.
+// summary describes the run so far.
 func (w *world) summary() string {
 	var b strings.Builder
 	n := 0

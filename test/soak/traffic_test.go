@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// flow is traffic from one node to another that never ends: TCP, or UDP. Its bytes are
+// flow is traffic from a node to another that never ends: TCP, or UDP. Its bytes are
 // computed from its number on both ends.
 type flow struct {
 	w        *world
@@ -22,7 +22,7 @@ type flow struct {
 	tcp, v6  bool
 	got      atomic.Uint64 // bytes of TCP, datagrams of UDP, that arrived and were right
 	sent     atomic.Uint64 // datagrams
-	seen     []uint64      // datagrams, one bit each
+	seen     []uint64      // datagrams, a bit for each
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	closeAll []io.Closer // the receiving end
@@ -59,7 +59,7 @@ func (w *world) stopTraffic() {
 	}
 }
 
-// carried returns what has arrived.
+// carried returns how many bytes or datagrams have arrived.
 func (w *world) carried() (tcp, udp, sent uint64) {
 	for _, f := range w.flows {
 		if f.tcp {
@@ -91,7 +91,7 @@ func (f *flow) start() {
 	f.running.Go(func() { send(ctx) })
 }
 
-// bytes is the flow's own endless bytes for one connection or datagram.
+// bytes is the flow's own endless bytes for a connection or datagram.
 func (f *flow) bytes(which uint64) *rand.ChaCha8 {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], uint64(f.number))
@@ -109,7 +109,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// sendStreams writes to one connection after the other; a connection is ended by the test,
+// sendStreams writes to a sequence of connections; a connection is ended by the test,
 // or by an accident that no TCP survives.
 func (f *flow) sendStreams(ctx context.Context) {
 	for which := uint64(1); ctx.Err() == nil; which++ {

@@ -19,7 +19,7 @@ type bar struct {
 	atMost         bool
 }
 
-// bars are what the engine is to reach.
+// bars are the ratios that the engine is to reach.
 var bars = []bar{
 	{what: "TCP, 1 stream", test: "tcp1", quantity: "Gbit/s", to: rolePlain, limit: 1.6},
 	{what: "TCP, 4 streams", test: "tcp4", quantity: "Gbit/s", to: rolePlain, limit: 1.6},

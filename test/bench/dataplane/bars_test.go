@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// filled is what three rounds gave: loden is twice as fast as wireguard-go.
+// filled is the result of three rounds: loden is twice as fast as wireguard-go.
 func filled() *results {
 	r := newResults()
 	for round, rate := range []float64{1, 2, 3} {

@@ -11,15 +11,15 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// The super-packet that the bound is reckoned for: what one full TUN read carries.
+// The super-packet that the bound is reckoned for: the contents of a full TUN read.
 const (
 	superSegments = 46
-	superPayload  = podMTU - 20 - 20 // of one TCP segment
+	superPayload  = podMTU - 20 - 20 // of a TCP segment
 	superBytes    = superSegments * superPayload
 )
 
-// unitCosts reckons how fast any tunnel with ChaCha20-Poly1305 could be here: what the
-// pods' own TCP costs without a tunnel, and each unavoidable step once, on all cores.
+// unitCosts reckons how fast any tunnel with ChaCha20-Poly1305 could be here: the cost of the
+// pods' own TCP without a tunnel, and of each unavoidable step once, on all cores.
 func (b *bed) unitCosts(ctx context.Context, o options, t test) (values, error) {
 	plain, err := b.tcp(ctx, o, test{kind: "tcp1"})
 	if err != nil {
@@ -56,7 +56,7 @@ func (b *bed) unitCosts(ctx context.Context, o options, t test) (values, error) 
 	return v, nil
 }
 
-// best returns the least time of one call of fn, in µs, from several rounds of calls.
+// best returns the least time of a call of fn, in µs, from several rounds of calls.
 func best(calls int, fn func()) float64 {
 	least := time.Duration(1 << 62)
 	for range 7 {
@@ -69,7 +69,7 @@ func best(calls int, fn func()) float64 {
 	return float64(least.Nanoseconds()) / 1e3
 }
 
-// bestDrain fills a queue and times emptying it, per packet, in µs; 0 if nothing came.
+// bestDrain fills a queue and times emptying it, per packet, in µs; 0 if no packet came.
 func bestDrain(fill func(), drain func() int) float64 {
 	least := 0.0
 	for range 20 {

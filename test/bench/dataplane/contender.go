@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// role is what a contender stands for in the bars.
+// role is the row or column of a contender in the bars.
 type role string
 
 const (
@@ -41,7 +41,7 @@ func (c contender) command(iface string) []string {
 	return []string{c.program, "engine", "--log-level", "warn", "--engine", "loden", iface}
 }
 
-// contenders returns who takes part: peers first, so that ratios are to them.
+// contenders returns all contenders: peers first, so that ratios are to them.
 func contenders(o options) (all []contender, err error) {
 	if o.wireguardGo != "" {
 		all = append(all, contender{string(rolePlain), rolePlain, o.wireguardGo})

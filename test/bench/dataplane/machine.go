@@ -42,7 +42,7 @@ func procNumber(pid int, file, word string) float64 {
 	return 0
 }
 
-// machine is the CPU time of the whole machine so far, in ticks. Busy is without what runs
+// machine is the CPU time of the whole machine so far, in ticks. Busy excludes processes that run
 // niced beside the measurement.
 type machine struct{ busy, steal, all float64 }
 
@@ -64,7 +64,7 @@ func readMachine() (m machine) {
 	return m
 }
 
-// stealSince returns what the hypervisor took since before, in per cent.
+// stealSince returns the share that the hypervisor took since before, in per cent.
 func (m machine) stealSince(before machine) float64 {
 	return 100 * (m.steal - before.steal) / max(1, m.all-before.all)
 }

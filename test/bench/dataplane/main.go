@@ -1,24 +1,24 @@
 // Command dataplane measures encrypted tunnels beside each other: two hosts with a pod
-// behind each, joined by one wire, the contender between them.
+// behind each, joined by a wire, the contender between them.
 //
 //	pod1 ── host1 ══ engine ══ wire ══ engine ══ host2 ── pod2
 //
-// Every round builds a bed for each contender and runs test after test, each on one
-// contender after the other, so that what drifts hits all alike; what counts are ratios
-// within one run. A test during which the hypervisor took too much is run again.
+// Every round builds a bed for each contender and runs test after test, each on all
+// contenders in turn, so that a drift of the machine hits all alike; only ratios within a run
+// count. A test during which the hypervisor took too much is run again.
 //
 //	dataplane -wireguard-go PROGRAM -nebula PROGRAM   everything, and a table of the bars
 //	dataplane -loden a=OLD,b=NEW -tests tcp1,udp64 -rounds 3 -raw=false
 //	dataplane -rounds 0 -profile tcp1                 where loden's time goes
-//	dataplane -peers 100,1000,10000                   what configured peers cost
+//	dataplane -peers 100,1000,10000                   the cost of configured peers
 //
-// A test is tcp1, tcp4 (iperf3 with cubic), udp64, rtt (paced pings), pong (one ping after
-// the other), rr (a byte there and back between programs, over TCP), load (paced pings
+// A test is tcp1, tcp4 (iperf3 with cubic), udp64, rtt (paced pings), pong (pings back to
+// back), rr (a byte there and back between programs, over TCP), load (paced pings
 // beside a stream), rss or bound, with conditions: tcp1.in6 (IPv6 inside), .out6 (outside),
 // .v6 (both), .frames (real frames on the wire: no segmentation offload).
 //
 // It needs root, ip(8), wg(8), ethtool(8), iperf3(1), and perf(1) for profiles. Everything
-// happens in a sandbox that leaves nothing behind.
+// happens in a sandbox that is removed afterwards.
 package main
 
 import (
@@ -41,7 +41,7 @@ type options struct {
 	loden, wireguardGo, nebula string
 	wrapped, raw               bool
 	rounds, attempts           int
-	length                     time.Duration // of one test
+	length                     time.Duration // of a test
 	interval                   time.Duration // between pings
 	quiet                      time.Duration // how long to wait for an idle machine
 	tests                      string
@@ -105,7 +105,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	r := newResults()
-	for round := range 2 * o.rounds { // the second half only for what steal has spoiled
+	for round := range 2 * o.rounds { // the second half repeats the tests that steal has spoiled
 		todo := missing(r, all, tests, min(round+1, o.rounds))
 		if len(todo) == 0 {
 			continue
@@ -124,7 +124,7 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// job is one test of one contender.
+// job is a test of a contender.
 type job struct {
 	test test
 	contender

@@ -19,7 +19,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// runPeers measures what so many configured, idle peers cost.
+// runPeers measures the cost of so many configured, idle peers.
 func runPeers(ctx context.Context, o options, contenders []contender) error {
 	fmt.Printf("contender\tpeers\tconfigure ms\tdump ms\tchange one ms\tRSS MB\tRSS kB per peer\tthreads\n")
 	for size := range strings.SplitSeq(o.peers, ",") {
@@ -67,8 +67,8 @@ func onePeers(ctx context.Context, c contender, size string) error {
 	return nil
 }
 
-// configurePeers runs on the engine's host: it sets so many peers in one call, dumps them
-// and changes one, and prints the milliseconds of each.
+// configurePeers runs on the engine's host: it sets so many peers in a single call, dumps them
+// and changes a peer, and prints the milliseconds of each.
 func configurePeers(iface, size string) error {
 	n, err := strconv.Atoi(size)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // pinger sends echo requests at a fixed pace, whether or not answers come; without a pace
-// each waits for the answer to the one before. The other pod's kernel answers and this one's
+// each waits for the answer to the last. The other pod's kernel answers and this pod's
 // says when: a round trip has no program's waking up in it.
 type pinger struct {
 	conn     *net.IPConn
@@ -33,7 +33,7 @@ type pinger struct {
 
 const maxPings = 60_000 // sequence numbers have 16 bits
 
-// runPings pings for a time and prints p50 and p99 in µs, what was lost in per cent, and
+// runPings pings for a time and prints p50 and p99 in µs, the loss in per cent, and
 // how many answers there were.
 func runPings(host, interval, length string) error {
 	pause, err := time.ParseDuration(interval)
@@ -52,7 +52,7 @@ func runPings(host, interval, length string) error {
 	received := make(chan error, 1)
 	go func() { received <- p.receive() }()
 	n, err := p.send(pause, limit)
-	_ = p.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // for what is under way
+	_ = p.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // for answers under way
 	if err := errors.Join(err, <-received); err != nil {
 		return err
 	}

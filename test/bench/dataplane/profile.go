@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// runProfiles runs one test on each loden contender under perf and prints where the time
-// of its two engines goes. It is apart from the rounds, which nothing shall disturb.
+// runProfiles runs a test on each loden contender under perf and prints where the time
+// of its two engines goes. It is apart from the rounds, which must run undisturbed.
 func runProfiles(ctx context.Context, o options, all []contender) error {
 	tests, err := parseTests(o.profile)
 	if err != nil {

@@ -36,7 +36,7 @@ func (r *results) add(round int, contender, test string, v values) {
 	}
 }
 
-// line is what one attempt gave.
+// line is the result of an attempt.
 func line(round int, j job, v values, steal float64) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%2d  %-12s %-12s steal %4.1f %%", round+1, j.test.name, j.name, steal)

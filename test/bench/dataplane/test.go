@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// values are what a test gave, by quantity.
+// values are the results of a test, by quantity.
 type values map[string]float64
 
-// test is one thing to measure under conditions, as in tcp4.v6.frames.
+// test is a measurement under conditions, as in tcp4.v6.frames.
 type test struct {
 	name       string
 	kind       string
@@ -120,7 +120,7 @@ func (b *bed) segmentation(state string) error {
 	return nil
 }
 
-// tcp runs iperf3 and reads throughput and what it cost.
+// tcp runs iperf3 and reads throughput and CPU time.
 func (b *bed) tcp(ctx context.Context, o options, t test) (values, error) {
 	engines, machine := b.cpu(), readMachine()
 	report, err := b.stream(ctx, t, o.length, strings.TrimPrefix(t.kind, "tcp"))
@@ -152,7 +152,7 @@ type streamReport struct {
 	} `json:"end"`
 }
 
-// stream runs iperf3 with cubic, whatever the machine's default is.
+// stream runs iperf3 with cubic, also where the machine's default differs.
 func (b *bed) stream(ctx context.Context, t test, length time.Duration, streams string) (r streamReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, length+20*time.Second)
 	defer cancel()
@@ -196,12 +196,12 @@ func (b *bed) paced(ctx context.Context, o options, t test) (values, error) {
 	return b.roundTrips(ctx, o, t, o.interval)
 }
 
-// pingPong pings from pod to pod, one ping after the other.
+// pingPong pings from pod to pod, back to back.
 func (b *bed) pingPong(ctx context.Context, o options, t test) (values, error) {
 	return b.roundTrips(ctx, o, t, 0)
 }
 
-// echoed lets a program in one pod play ping-pong with one in the other, over TCP.
+// echoed lets a program in a pod play ping-pong with a program in the other pod, over TCP.
 func (b *bed) echoed(ctx context.Context, o options, t test) (values, error) {
 	n, err := b.client(ctx, 2, "rr", b.target(t), o.length.String())
 	if err != nil {
@@ -227,7 +227,7 @@ func (b *bed) udp(ctx context.Context, o options, t test) (values, error) {
 	return values{"kpps": n[0], "offered kpps": n[1]}, nil
 }
 
-// memory reads what the engines hold; it is the last test of a round.
+// memory reads the resident sets of the engines; it is the last test of a round.
 func (b *bed) memory(context.Context, options, test) (values, error) {
 	if b.sides[0].engine == nil {
 		return nil, errors.New("no engine")

@@ -13,7 +13,7 @@ import (
 
 const podMTU = 1420 // 1500 less 40 + 8 + 32 of an IPv6 underlay
 
-// side is one half of the bed: a host, its pod, its engine.
+// side is a half of the bed: a host, its pod, its engine.
 type side struct {
 	host, pod *sandbox.Host
 	engine    *exec.Cmd // nil without a tunnel
@@ -23,11 +23,11 @@ type side struct {
 	public    string    // WireGuard key
 }
 
-// bed is two sides on one wire.
+// bed is two sides on a wire.
 type bed struct {
 	contender
 	sides   [2]*side
-	log     *os.File // what the programs say; nil: nobody wants to know
+	log     *os.File // output of the programs; nil: discarded
 	cleanup []func()
 }
 
@@ -118,7 +118,7 @@ func (b *bed) newSide(id, n int) (*side, error) {
 	return s, err
 }
 
-// ip runs one ip(8) command per line.
+// ip runs an ip(8) command per line.
 func ip(h *sandbox.Host, script string) error {
 	for line := range strings.Lines(script) {
 		if words := strings.Fields(line); len(words) > 0 {

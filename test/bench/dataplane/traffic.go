@@ -17,10 +17,10 @@ const (
 	echoPort  = "7000"
 	countPort = "7001"
 	sinkPort  = 7002
-	batch     = 32 // datagrams of one system call
+	batch     = 32 // datagrams of a system call
 )
 
-// helper runs one of the small programs that go inside a pod or a host.
+// helper runs a small program of this command inside a pod or a host.
 func helper(verb string, args []string) error {
 	switch {
 	case verb == "count":
@@ -39,7 +39,7 @@ func helper(verb string, args []string) error {
 	return fmt.Errorf("no helper %q", verb)
 }
 
-// serveCount counts UDP datagrams and tells the count to who asks over TCP; on another port
+// serveCount counts UDP datagrams and tells the count to each TCP client; on another port
 // it echoes TCP.
 func serveCount() error {
 	sink, err := net.ListenUDP("udp", &net.UDPAddr{Port: sinkPort})
@@ -77,7 +77,7 @@ func accept(addr string, handle func(net.Conn)) error {
 	}
 }
 
-// echoes sends one byte after the other over TCP and prints p50 and p99 in µs.
+// echoes sends single bytes over TCP, each after the last came back, and prints p50 and p99 in µs.
 func echoes(host, length string) error {
 	limit, err := time.ParseDuration(length)
 	if err != nil {
@@ -161,7 +161,7 @@ func flood(host, length string) error {
 		}
 	}
 	took := time.Since(began).Seconds()
-	time.Sleep(300 * time.Millisecond) // what is under way
+	time.Sleep(300 * time.Millisecond) // for datagrams under way
 	after, err := ask(counter)
 	fmt.Printf("%.1f %.1f\n", float64(after-before)/took/1000, float64(sent)/took/1000)
 	return err

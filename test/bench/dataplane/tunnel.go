@@ -51,7 +51,7 @@ func (b *bed) startWireGuard(ctx context.Context) error {
 func (b *bed) startEngine(ctx context.Context, s *side) error {
 	words := b.command("wg0")
 	s.engine = s.host.Command(ctx, words[0], words[1:]...)
-	b.cleanup = append(b.cleanup, func() { _ = s.host.Run("ip", "link", "del", "wg0") }) // a persistent one stays
+	b.cleanup = append(b.cleanup, func() { _ = s.host.Run("ip", "link", "del", "wg0") }) // a persistent interface stays
 	if err := b.start(s.engine); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (b *bed) checkUnderlay(family int) error {
 }
 
 // startNebula makes certificates and starts nebula with the pods as unsafe routes: its
-// fastest cipher, and the MTU of the others.
+// fastest cipher, and the MTU of the other contenders.
 func (b *bed) startNebula(ctx context.Context) error {
 	dir, err := os.MkdirTemp("/run", "nebula") // of the sandbox
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // unitsNet is a host with a TUN interface and a wire into nowhere, where frames are dropped
-// as not for anybody: sockets, routing and drivers cost what they cost, receivers nothing.
+// as addressed to another host: sockets, routing and drivers have their cost, receivers none.
 const unitsNet = `
 link set t0 mtu 1420 up
 addr add 10.1.0.1/24 dev t0
@@ -27,9 +27,9 @@ addr add 10.2.0.1/24 dev d0
 neigh add 10.2.0.2 lladdr 02:00:00:00:00:09 dev d0
 route add 10.3.0.0/24 via 10.2.0.2`
 
-const outerSegment = podMTU + 32 // a WireGuard transport message with one packet in it
+const outerSegment = podMTU + 32 // a WireGuard transport message with a packet in it
 
-// units prints what each unavoidable step of a super-packet costs, in µs. It runs alone on
+// units prints the cost of each unavoidable step of a super-packet, in µs. It runs alone on
 // a host of its own.
 func units() error {
 	runtime.LockOSThread()
@@ -48,7 +48,7 @@ func units() error {
 	return errors.Join(cryptoUnits(), socketUnits(), tunUnits(tun))
 }
 
-// cryptoUnits seals and opens the packets of a super-packet one by one.
+// cryptoUnits seals and opens the packets of a super-packet, each by itself.
 func cryptoUnits() error {
 	aead, err := chacha20poly1305.New(make([]byte, chacha20poly1305.KeySize))
 	if err != nil {
@@ -80,7 +80,7 @@ func segmentation(size int) []byte {
 
 // socketUnits sends and receives trains of datagrams, scaled to a super-packet's segments.
 func socketUnits() error {
-	const train = 45 // what fits into one send
+	const train = 45 // as many as fit into a send
 	out, err := net.Dial("udp4", "10.2.0.2:9")
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func openTUN(name string) (int, error) {
 	return fd, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads)
 }
 
-// tunUnits reads super-packets from the TUN interface, and writes one that is forwarded.
+// tunUnits reads super-packets from the TUN interface, and writes a super-packet that is forwarded.
 func tunUnits(tun int) error {
 	out, err := net.Dial("udp4", "10.1.0.2:9")
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 //	engine KIND IFACE
 //
-// On SIGUSR1 it collects garbage and prints its goroutines and heap as one line of JSON. On
+// On SIGUSR1 it collects garbage and prints its goroutines and heap as a line of JSON. On
 // SIGTERM it ends, and fails if a goroutine is left.
 package main
 
@@ -61,7 +61,7 @@ func report(ctx context.Context, asked <-chan os.Signal) {
 			return
 		case <-asked:
 			runtime.GC()
-			runtime.GC() // what finalizers let go
+			runtime.GC() // memory that finalizers have released
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			_ = out.Encode(map[string]uint64{"goroutines": uint64(runtime.NumGoroutine()), "heap": m.HeapAlloc})
