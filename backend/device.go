@@ -4,171 +4,182 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Options say which interface, and how it may be made.
+// Options say which interface a Device owns, and how the interface may be made.
 type Options struct {
 	Name       string // of the interface: loden0
 	Engine     string // auto, kernel, wireguard-go or loden; "" means auto
-	RunDir     string // where the userspace engine keeps its lock and its log
-	Executable string // what runs as `EXECUTABLE engine NAME`; "" means this program
+	RunDir     string // directory in which the userspace engine keeps its lock and its log
+	Executable string // program that runs as `EXECUTABLE engine NAME`; "" means this program
 	Log        zerolog.Logger
 }
 
-// Device is one WireGuard interface, which need not exist. Its methods may be called from
-// several goroutines, but only one at a time should run changes. It remembers nothing that
-// it did: what is there is what the kernel and the engine say.
+// Device is a WireGuard interface, which need not exist. Its methods may be called from
+// several goroutines, but only one goroutine at a time should run changes.
 type Device struct {
 	name   string
 	choice choice
-	links  *netlink.Handle
-	wg     *wireguard
-	engine *engineProcess
+	host   host
 }
 
-// Open looks at the host and decides whether the kernel or a userspace engine does the
-// work. It changes nothing, except that asking for WireGuard makes a kernel load its
-// module. The interface and the engine outlive the Device; the caller closes it.
+// Open examines the host and decides whether the kernel or a userspace engine encrypts. It
+// changes no state of the host, except that the question for WireGuard makes a kernel load
+// its module. The interface and the engine outlive the Device; the caller closes it.
 func Open(o Options) (*Device, error) {
-	links, err := netlink.NewHandle(unix.NETLINK_ROUTE) // the others may not be in the kernel
+	h, err := openHost(o)
 	if err != nil {
 		return nil, fmt.Errorf("open interface %s: %w", o.Name, err)
 	}
-	d := &Device{name: o.Name, links: links, engine: newEngineProcess(o)}
-	if d.choice, err = d.choose(o); err == nil {
-		d.wg, err = openWireguard()
+	kernel, err := kernelWireGuard()
+	if err == nil {
+		var d *Device
+		if d, err = newDevice(o, h, kernel); err == nil {
+			return d, nil
+		}
 	}
-	if err != nil {
-		links.Close()
-		return nil, fmt.Errorf("open interface %s: %w", o.Name, err)
-	}
-	return d, nil
+	h.links.close()
+	return nil, fmt.Errorf("open interface %s: %w", o.Name, errors.Join(err, h.tunnels.close()))
 }
 
-// choose asks the host what choose needs to know.
-func (d *Device) choose(o Options) (choice, error) {
-	link, err := readLink(d.links, o.Name)
-	if err != nil {
-		return choice{}, err
-	}
-	owner, running, err := engine.Running(o.RunDir, o.Name)
-	if err != nil {
-		return choice{}, err
-	}
-	f := facts{asked: o.Engine, link: link}
-	if running {
-		f.engine = opt.Some(Kind(owner.Kind))
-	}
-	f.kernel, err = kernelWireGuard()
-	if err != nil {
-		return choice{}, err
-	}
-	return choose(o.Name, f)
-}
-
-// Close releases what the Device holds open. It does not touch the interface.
-func (d *Device) Close() error {
-	d.links.Close()
-	return d.wg.close()
-}
-
-// Name returns the name of the interface.
-func (d *Device) Name() string { return d.name }
-
-// Kind returns who does the work.
-func (d *Device) Kind() Kind { return d.choice.kind }
-
-// Reason returns why, for a log line or a status: "the kernel has no WireGuard".
-func (d *Device) Reason() string { return d.choice.reason }
-
-// state is what is there.
-type state struct {
-	link   opt.Option[link]
-	wg     opt.Option[live]         // nothing while no engine answers
-	engine opt.Option[engine.Owner] // nothing in kernel mode, or while none runs
-}
-
-// look lists the link, the engine and WireGuard.
-func (d *Device) look(ctx context.Context) (state, error) {
-	var s state
-	var err error
-	if s.link, err = readLink(d.links, d.name); err != nil {
-		return s, err
-	}
-	owner, running, err := engine.Running(d.engine.runDir, d.name)
-	if err != nil {
-		return s, err
-	}
-	if running {
-		s.engine = opt.Some(owner)
-	}
-	s.wg, err = d.wg.device(ctx, d.name)
-	return s, err
-}
-
-// Changes returns what is to be done to make the interface, its key and its peers as
-// wanted, in order; nothing wanted means no interface, no engine and no files of ours. It
-// lists and compares, and changes nothing. After its changes ran it returns none. It fails,
-// naming the remedy, where the host cannot hold such an interface.
-func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Config]) ([]diff.Change, error) {
-	d.engine.reap()
-	have, err := d.look(ctx)
+// newDevice chooses the data path of a Device by the state of the host. kernel says that the
+// kernel has WireGuard.
+func newDevice(o Options, h host, kernel bool) (*Device, error) {
+	link, err := h.links.observe(o.Name)
 	if err != nil {
 		return nil, err
 	}
+	owner, _, err := h.engines.observe()
+	if err != nil {
+		return nil, err
+	}
+	f := facts{asked: o.Engine, kernel: kernel, link: link}
+	if running, ok := owner.Get(); ok {
+		f.engine = opt.Some(Kind(running.Kind))
+	}
+	c, err := choose(o.Name, f)
+	if err != nil {
+		return nil, err
+	}
+	return &Device{name: o.Name, choice: c, host: h}, nil
+}
+
+// Close releases the sockets of the Device. It does not touch the interface.
+func (d *Device) Close() error {
+	d.host.links.close()
+	return d.host.tunnels.close()
+}
+
+// Kind returns the data path of the interface.
+func (d *Device) Kind() Kind { return d.choice.kind }
+
+// Reason returns why this data path was chosen, for a log line or a status: "the kernel has
+// no WireGuard".
+func (d *Device) Reason() string { return d.choice.reason }
+
+// state is the device as it was observed.
+type state struct {
+	link   opt.Option[link]
+	wg     opt.Option[live]         // none while no engine answers
+	engine opt.Option[engine.Owner] // none in kernel mode, or without a running engine
+	files  bool                     // a dead engine left files
+}
+
+// observe lists the link, the engine and WireGuard.
+func (d *Device) observe(ctx context.Context) (s state, err error) {
+	if s, err = d.observeHost(); err != nil {
+		return s, err
+	}
+	s.wg, err = d.host.tunnels.device(ctx, d.name)
+	return s, err
+}
+
+// observeHost lists the link and the engine, which takes no answer of an engine.
+func (d *Device) observeHost() (s state, err error) {
+	if s.link, err = d.host.links.observe(d.name); err != nil {
+		return s, err
+	}
+	s.engine, s.files, err = d.host.engines.observe()
+	return s, err
+}
+
+// Changes returns the steps that make the interface, its key and its peers as desired, in
+// order. No desired configuration means no interface, no engine and no files of Loden. Changes
+// lists and compares, and changes no state. After its steps ran it returns none. It fails,
+// with the remedy in the error, where the host cannot hold the interface.
+func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Config]) ([]diff.Change, error) {
 	c, ok := want.Get()
 	if !ok {
-		return d.removal(have), nil
+		have, err := d.observeHost()
+		return d.removal(have), err
+	}
+	have, err := d.observe(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if err := d.possible(have); err != nil {
 		return nil, err
 	}
-	if err := portFree(ctx, have, c.Port); err != nil {
+	if err := d.portFree(ctx, have, c.Port); err != nil {
 		return nil, err
 	}
 	changes, have := d.creation(have)
-	link, _ := have.link.Get() // the zero link is one that was just made
+	link, _ := have.link.Get() // the zero link is a link that the steps so far have just made
 	wg, _ := have.wg.Get()
-	changes = append(changes, d.linkChanges(link, c)...)
+	for _, e := range linkEdits(link, c) {
+		changes = append(changes, d.linkChange(e, c))
+	}
 	changes = append(changes, d.wgChanges(wg, key, c)...)
-	return append(changes, d.upChanges(link, c)...), nil
+	if !link.up { // last, so that the interface appears whole
+		changes = append(changes, d.linkChange(linkEdit{verb: setUp}, c))
+	}
+	return changes, nil
 }
 
-// Check reports why the host cannot hold the interface, in one line with the remedy, or
-// nil. It is what Changes checks before it promises anything.
-func (d *Device) Check(ctx context.Context) error {
-	have, err := d.look(ctx)
+// Check returns the reason for which the host cannot hold the interface, in a line with the
+// remedy, or nil. Changes makes the same check first.
+func (d *Device) Check(context.Context) error {
+	have, err := d.observeHost()
 	if err != nil {
 		return err
 	}
 	return d.possible(have)
 }
 
-// possible reports what stands in the way of the interface.
+// possible returns the obstacle to the interface.
 func (d *Device) possible(have state) error {
 	if l, ok := have.link.Get(); ok && !l.ours() {
 		return fmt.Errorf("interface %s exists and is of kind %s, not WireGuard: "+
 			"remove it with `ip link delete %s`, or choose another name with --interface", d.name, l.kind, d.name)
 	}
-	if d.choice.kind == Kernel {
+	if d.choice.kind == Kernel || have.engine.Present() { // a running engine has a TUN driver
 		return d.choice.missing
 	}
-	if have.wg.Present() { // an engine runs, so there is a TUN driver
-		return d.choice.missing
-	}
-	return errors.Join(d.choice.missing, engine.CheckTUN())
+	return errors.Join(d.choice.missing, d.host.engines.possible())
 }
 
-// creation returns the changes after which the interface exists and answers, and what is
-// known of it then: the zero link is a new one.
+// portFree checks, before any change, that the device can have the UDP port. There is no
+// check for a device that has the port already, and none while an engine runs without an
+// answer, because that engine may have it.
+func (d *Device) portFree(ctx context.Context, have state, port uint16) error {
+	wg, answers := have.wg.Get()
+	if answers && wg.port == port || !answers && have.engine.Present() {
+		return nil
+	}
+	return d.host.portFree(ctx, port)
+}
+
+// creation returns the changes after which the interface exists and answers, and the state
+// that is known for that moment: the zero link is a new link.
 func (d *Device) creation(have state) ([]diff.Change, state) {
 	var changes []diff.Change
 	if l, ok := have.link.Get(); ok && d.wrongKind(l) {
@@ -177,7 +188,8 @@ func (d *Device) creation(have state) ([]diff.Change, state) {
 	}
 	if d.choice.kind == Kernel {
 		if !have.link.Present() {
-			changes = append(changes, diff.Change{Part: "link", Verb: "add", Object: d.name + " (kernel WireGuard)", Run: d.addKernelLink})
+			add := func(context.Context) error { return d.host.links.add(d.name) }
+			changes = append(changes, d.change("add", d.name+" (kernel WireGuard)", add))
 		}
 		return changes, have
 	}
@@ -186,33 +198,101 @@ func (d *Device) creation(have state) ([]diff.Change, state) {
 		return changes, have
 	}
 	kind := engine.Kind(d.choice.kind)
-	start := func(ctx context.Context) error { return d.engine.start(ctx, kind) }
-	changes = append(changes, diff.Change{Part: "link", Verb: "start", Object: fmt.Sprintf("engine %s of %s", kind, d.name), Run: start})
+	start := func(ctx context.Context) error { return d.host.engines.start(ctx, kind) }
 	have.wg = opt.None[live]()
-	return changes, have
+	return append(changes, d.change("start", fmt.Sprintf("engine %s of %s", kind, d.name), start)), have
 }
 
-// wrongKind reports whether the link is of the kind that is not wanted.
+// wrongKind reports whether the link has the kind of another data path than the chosen.
 func (d *Device) wrongKind(l link) bool { return (l.kind == kernelLink) != (d.choice.kind == Kernel) }
 
-// removal returns the changes after which nothing of ours is there.
+// removal returns the changes after which no link, process or file of Loden is left.
 func (d *Device) removal(have state) []diff.Change {
 	if l, ok := have.link.Get(); ok && l.ours() {
 		return []diff.Change{d.deletion("")}
 	}
-	if have.engine.Present() || d.engine.leftovers() {
-		return []diff.Change{{Part: "link", Verb: "delete", Object: "engine of " + d.name, Run: d.engine.clear}}
+	if have.engine.Present() || have.files {
+		return []diff.Change{d.change("delete", "engine of "+d.name, d.host.engines.clear)}
 	}
 	return nil
 }
 
 // deletion returns the change that deletes the interface and waits for its engine's end.
-func (d *Device) deletion(why string) diff.Change {
+func (d *Device) deletion(reason string) diff.Change {
 	object := d.name
-	if why != "" {
-		object += ": " + why
+	if reason != "" {
+		object += ": " + reason
 	}
-	return diff.Change{Part: "link", Verb: "delete", Object: object, Run: func(ctx context.Context) error {
-		return errors.Join(d.deleteLink(), d.engine.clear(ctx))
-	}}
+	return d.change("delete", object, func(ctx context.Context) error {
+		return errors.Join(d.host.links.remove(d.name), d.host.engines.clear(ctx))
+	})
+}
+
+// change names a step of the device.
+func (d *Device) change(verb, object string, run func(context.Context) error) diff.Change {
+	return diff.Change{Part: "device", Verb: verb, Object: object, Run: run}
+}
+
+// linkChange returns the change that makes an edit of the link.
+func (d *Device) linkChange(e linkEdit, want Config) diff.Change {
+	verb, object := e.describe(d.name)
+	return d.change(verb, object, func(context.Context) error {
+		if err := portTaken(d.host.links.edit(d.name, e), want.Port); err != nil {
+			return fmt.Errorf("%s %s: %w", verb, object, err)
+		}
+		return nil
+	})
+}
+
+// wgChanges compares key, port and peers.
+func (d *Device) wgChanges(have live, key PrivateKey, want Config) []diff.Change {
+	var changes []diff.Change
+	if !have.key.Equal(key) || have.port != want.Port {
+		changes = append(changes, d.change("set", "key and port "+strconv.Itoa(int(want.Port))+" of "+d.name,
+			func(ctx context.Context) error { return d.setIdentity(ctx, have, key, want.Port) }))
+	}
+	spare, err := NewKey()
+	edits := peerEdits(have.peers, want, time.Now(), spare.Public())
+	if len(edits) == 0 {
+		return changes
+	}
+	verb, object := describe(edits)
+	return append(changes, d.change(verb, object, func(ctx context.Context) error {
+		if err != nil {
+			return err
+		}
+		var c wgtypes.Config
+		for _, e := range edits {
+			c.Peers = append(c.Peers, peerConfig(e))
+		}
+		return d.host.tunnels.configure(ctx, d.name, c)
+	}))
+}
+
+// setIdentity sets key and port, each only when it differs: wireguard-go opens its sockets
+// anew for every port that it is given, also for the port that it has.
+func (d *Device) setIdentity(ctx context.Context, have live, key PrivateKey, port uint16) error {
+	var c wgtypes.Config
+	if !have.key.Equal(key) {
+		c.PrivateKey = new(key.bytes())
+	}
+	if have.port != port {
+		c.ListenPort = new(int(port))
+	}
+	return portTaken(d.host.tunnels.configure(ctx, d.name, c), port)
+}
+
+// Status lists the interface. A missing interface is no error.
+func (d *Device) Status(ctx context.Context) (Status, error) {
+	have, err := d.observe(ctx)
+	s := statusOf(have)
+	s.Name, s.Kind, s.Reason = d.name, d.choice.kind, d.choice.reason
+	return s, err
+}
+
+// Watch calls notify when the interface or an address on it changed, or when the userspace
+// engine ended: when it is time to ask for Changes. A burst of events makes a single call.
+// Watch blocks until ctx ends and returns nil then; notify must be quick.
+func (d *Device) Watch(ctx context.Context, notify func()) error {
+	return watch(ctx, d.name, notify)
 }

@@ -67,13 +67,13 @@ func TestFirstApplyNamesEveryStepInOrder(t *testing.T) {
 	b.start("wireguard-go")
 	got := a.apply(opt.Some(a.config(b.peer(opt.V4))))
 	want := []string{
-		"link: start engine wireguard-go of loden0",
-		"link: set MTU 1420 of loden0",
-		"link: add address 10.244.1.0/32 to loden0",
-		"link: add address fd44:1::/128 to loden0",
-		"link: set key and port 51820 of loden0",
-		"peers: add peer " + b.public().String() + " at 192.0.2.2:51820 for 10.244.2.0/24, fd44:2::/64",
-		"link: set loden0 up",
+		"device: start engine wireguard-go of loden0",
+		"device: set MTU 1420 of loden0",
+		"device: add address 10.244.1.0/32 to loden0",
+		"device: add address fd44:1::/128 to loden0",
+		"device: set key and port 51820 of loden0",
+		"device: add peer " + b.public().String() + " at 192.0.2.2:51820 for 10.244.2.0/24, fd44:2::/64",
+		"device: set loden0 up",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("changes\ngot  %q\nwant %q", got, want)
@@ -100,7 +100,7 @@ func TestInterfaceOutlivesItsEngineAndTheNextOneTakesItOver(t *testing.T) {
 				t.Errorf("without an engine the routes are\n%s\nbefore they were\n%s", dead, routes)
 			}
 			got := a.apply(opt.Some(a.config(b.peer(opt.V4))))
-			if len(got) != 3 || got[0] != "link: start engine wireguard-go of loden0" {
+			if len(got) != 3 || got[0] != "device: start engine wireguard-go of loden0" {
 				t.Errorf("repair: %q", got)
 			}
 			if again := interfaceOf(a); again != before {
@@ -150,7 +150,7 @@ func TestRemovalLeavesTheHostAsItWasFound(t *testing.T) {
 	connect(a, b, opt.V4)
 	a.reaches(b)
 	pid := a.engine().PID
-	if got := a.apply(none); !slices.Equal(got, []string{"link: delete loden0"}) {
+	if got := a.apply(none); !slices.Equal(got, []string{"device: delete loden0"}) {
 		t.Errorf("changes: %q", got)
 	}
 	sandboxtest.Until(t, time.Minute, "the end of the engine's process", func() error {
@@ -172,7 +172,7 @@ func TestRemovalClearsUpAfterAnEngineThatDied(t *testing.T) {
 	a.apply(opt.Some(a.config()))
 	a.killEngine(syscall.SIGKILL)
 	a.must("ip", "link", "delete", iface)
-	if got := a.apply(none); !slices.Equal(got, []string{"link: delete engine of loden0"}) {
+	if got := a.apply(none); !slices.Equal(got, []string{"device: delete engine of loden0"}) {
 		t.Errorf("changes: %q", got)
 	}
 	if after := hostState(a); after != before {

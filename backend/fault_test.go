@@ -80,7 +80,7 @@ func TestPortCanBeChangedAndATakenOneIsRefusedLater(t *testing.T) {
 	a.apply(opt.Some(a.config()))
 	c := a.config()
 	c.Port = 51999
-	if got := a.apply(opt.Some(c)); !slices.Equal(got, []string{"link: set key and port 51999 of loden0"}) {
+	if got := a.apply(opt.Some(c)); !slices.Equal(got, []string{"device: set key and port 51999 of loden0"}) {
 		t.Errorf("changes: %q", got)
 	}
 	if s := a.status(); s.Port != 51999 {

@@ -40,7 +40,7 @@ func TestHandOverWhileTheInterfaceIsDown(t *testing.T) {
 		t.Errorf("the next engine listens while the interface is down:\n%s", s)
 	}
 	config := opt.Some(a.config(b.peer(opt.V4)))
-	want := []string{"link: add address fd44:1::/128 to loden0", "link: set loden0 up"} // and the port is right
+	want := []string{"device: add address fd44:1::/128 to loden0", "device: set loden0 up"} // and the port is right
 	if diff := cmp.Diff(want, a.apply(config)); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}

@@ -32,7 +32,7 @@ func TestKernelAndUserspaceNodesReachEachOther(t *testing.T) {
 					t.Errorf("status: %+v", s)
 				}
 				for _, n := range []*node{a, b} {
-					if got := n.apply(none); !slices.Equal(got, []string{"link: delete loden0"}) {
+					if got := n.apply(none); !slices.Equal(got, []string{"device: delete loden0"}) {
 						t.Errorf("removal: %q", got)
 					}
 				}
@@ -49,10 +49,10 @@ func TestKernelIsChosenByItself(t *testing.T) {
 	}
 	got := a.apply(opt.Some(a.config()))
 	want := []string{
-		"link: add loden0 (kernel WireGuard)", "link: set MTU 1420 of loden0", "link: add address 10.244.1.0/32 to loden0",
-		"link: add address fd44:1::/128 to loden0", "link: set key and port 51820 of loden0", "link: set loden0 up",
+		"device: add loden0 (kernel WireGuard)", "device: set MTU 1420 of loden0", "device: add address 10.244.1.0/32 to loden0",
+		"device: add address fd44:1::/128 to loden0", "device: set key and port 51820 of loden0", "device: set loden0 up",
 	}
-	if got[1] == "link: add address 10.244.1.0/32 to loden0" { // a kernel interface starts with 1420 where its default is that
+	if got[1] == "device: add address 10.244.1.0/32 to loden0" { // a kernel interface starts with 1420 where its default is that
 		want = slices.Delete(want, 1, 2)
 	}
 	if !slices.Equal(got, want) {
@@ -85,7 +85,7 @@ func TestKernelAndUserspaceReplaceEachOtherWhenAskedTo(t *testing.T) {
 		a.start(engineName)
 		if round == 0 {
 			connect(a, b, opt.V4)
-		} else if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); got[0] != "link: delete loden0: another kind of WireGuard is wanted" {
+		} else if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); got[0] != "device: delete loden0: another kind of WireGuard is wanted" {
 			t.Errorf("changes to %s: %q", engineName, got)
 		}
 		a.route()
@@ -152,7 +152,7 @@ func TestKernelHoldsAThousandPeersAndFollowsTheirChanges(t *testing.T) {
 		moved.Peers[300+i].Subnets = moved.Peers[300+i].Subnets.Without(opt.V6)
 	}
 	moved.Peers[400].Subnets = c.Peers[950].Subnets // of one that goes
-	if got := a.apply(opt.Some(moved)); len(got) != 1 || !strings.HasPrefix(got[0], "peers: set ") {
+	if got := a.apply(opt.Some(moved)); len(got) != 1 || !strings.HasPrefix(got[0], "device: set ") {
 		t.Errorf("changes: %q", got)
 	}
 }

@@ -1,23 +1,21 @@
 package backend
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/backend/dump"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 )
 
-// link is the interface as it is now. The zero value is one that was just made.
+// link is the interface as it was observed. The zero value is an interface that was just made.
 type link struct {
 	kind      string // the kernel's name for it
 	mtu       int    // bytes
@@ -30,13 +28,73 @@ const (
 	tunLink    = "tun"
 )
 
-// ours reports whether the link is one that Loden makes. Name and kind are its mark.
+// ours reports whether the link is of a kind that Loden makes. Name and kind are its mark.
 func (l link) ours() bool { return l.kind == kernelLink || l.kind == tunLink }
 
-// readLink lists the interface. Link-local IPv6 addresses, which the kernel gives to a TUN
-// device by itself, are not listed: they are not ours.
-func readLink(h *netlink.Handle, name string) (opt.Option[link], error) {
-	l, err := h.LinkByName(name)
+// linkEdit is a single change of an existing interface.
+type linkEdit struct {
+	verb    linkVerb
+	mtu     int          // for setMTU, bytes
+	address netip.Prefix // for addAddress and deleteAddress
+}
+
+type linkVerb uint8
+
+const (
+	setUp linkVerb = iota
+	setMTU
+	addAddress
+	deleteAddress
+)
+
+// describe returns the verb and the object of a diff.Change.
+func (e linkEdit) describe(name string) (verb, object string) {
+	switch e.verb {
+	case setMTU:
+		return "set", "MTU " + strconv.Itoa(e.mtu) + " of " + name
+	case addAddress:
+		return "add", "address " + e.address.String() + " to " + name
+	case deleteAddress:
+		return "delete", "address " + e.address.String() + " from " + name
+	case setUp:
+	}
+	return "set", name + " up"
+}
+
+// linkEdits compares MTU and addresses.
+func linkEdits(have link, want Config) []linkEdit {
+	var edits []linkEdit
+	if have.mtu != want.MTU {
+		edits = append(edits, linkEdit{verb: setMTU, mtu: want.MTU})
+	}
+	var wanted []netip.Prefix
+	for f, a := range want.Addresses.All() {
+		wanted = append(wanted, netip.PrefixFrom(a, f.Bits()))
+	}
+	add, del := diff.Sets(have.addresses, wanted)
+	for _, a := range add {
+		edits = append(edits, linkEdit{verb: addAddress, address: a})
+	}
+	for _, a := range del {
+		edits = append(edits, linkEdit{verb: deleteAddress, address: a})
+	}
+	return edits
+}
+
+// kernelLinks are the interfaces of this network namespace, by rtnetlink.
+type kernelLinks struct{ handle *netlink.Handle }
+
+func openLinks() (kernelLinks, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // other protocols may be missing from the kernel
+	return kernelLinks{h}, err
+}
+
+func (k kernelLinks) close() { k.handle.Close() }
+
+// observe lists the interface. Link-local IPv6 addresses, which the kernel gives to a TUN
+// device by itself, are left out: they are the kernel's.
+func (k kernelLinks) observe(name string) (opt.Option[link], error) {
+	l, err := k.handle.LinkByName(name)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
 		return opt.None[link](), nil
 	}
@@ -47,7 +105,7 @@ func readLink(h *netlink.Handle, name string) (opt.Option[link], error) {
 	if t, ok := l.(*netlink.Tuntap); ok {
 		out.kind = map[netlink.TuntapMode]string{netlink.TUNTAP_MODE_TUN: tunLink, netlink.TUNTAP_MODE_TAP: "tap"}[t.Mode]
 	}
-	addrs, err := addresses(h, l)
+	addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return k.handle.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return opt.None[link](), fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -59,137 +117,48 @@ func readLink(h *netlink.Handle, name string) (opt.Option[link], error) {
 	return opt.Some(out), nil
 }
 
-// addresses lists until the kernel gave a list that no change interrupted.
-func addresses(h *netlink.Handle, l netlink.Link) (list []netlink.Addr, err error) {
-	for range 5 {
-		list, err = h.AddrList(l, netlink.FAMILY_ALL)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return list, err
+// edit looks the interface up and changes it.
+func (k kernelLinks) edit(name string, e linkEdit) error {
+	l, err := k.handle.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	n := ipNet(e.address)
+	switch e.verb {
+	case setMTU:
+		return k.handle.LinkSetMTU(l, e.mtu)
+	case addAddress:
+		err := k.handle.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
+		if errors.Is(err, unix.EACCES) && e.address.Addr().Is6() {
+			return fmt.Errorf("%w: IPv6 is switched off for this interface: `sysctl -w net.ipv6.conf.%s.disable_ipv6=0`", err, name)
 		}
+		return err
+	case deleteAddress:
+		return k.handle.AddrDel(l, &netlink.Addr{IPNet: &n})
+	case setUp:
 	}
-	return list, err
+	return k.handle.LinkSetUp(l)
 }
 
-// linkChanges compares MTU and addresses.
-func (d *Device) linkChanges(have link, want Config) []diff.Change {
-	var changes []diff.Change
-	if have.mtu != want.MTU {
-		changes = append(changes, d.linkChange("set", "MTU "+strconv.Itoa(want.MTU)+" of "+d.name, func(l netlink.Link) error {
-			return d.links.LinkSetMTU(l, want.MTU)
-		}))
-	}
-	var wanted []netip.Prefix
-	for f, a := range want.Addresses.All() {
-		wanted = append(wanted, netip.PrefixFrom(a, f.Bits()))
-	}
-	add, del := diff.Sets(have.addresses, wanted)
-	for _, a := range add {
-		changes = append(changes, d.linkChange("add", "address "+a.String()+" to "+d.name, func(l netlink.Link) error {
-			return d.addAddress(l, a)
-		}))
-	}
-	for _, a := range del {
-		changes = append(changes, d.linkChange("delete", "address "+a.String()+" from "+d.name, func(l netlink.Link) error {
-			n := ipNet(a)
-			return d.links.AddrDel(l, &netlink.Addr{IPNet: &n})
-		}))
-	}
-	return changes
-}
-
-// upChanges brings the interface up, which comes last: it appears whole.
-func (d *Device) upChanges(have link, want Config) []diff.Change {
-	if have.up {
-		return nil
-	}
-	return []diff.Change{d.linkChange("set", d.name+" up", func(l netlink.Link) error {
-		return portTaken(d.links.LinkSetUp(l), want.Port)
-	})}
-}
-
-// linkChange returns a change that looks the interface up when it runs.
-func (d *Device) linkChange(verb, object string, run func(netlink.Link) error) diff.Change {
-	return diff.Change{Part: "link", Verb: verb, Object: object, Run: func(context.Context) error {
-		l, err := d.links.LinkByName(d.name)
-		if err == nil {
-			err = run(l)
-		}
-		if err != nil {
-			return fmt.Errorf("%s %s: %w", verb, object, err)
-		}
-		return nil
-	}}
-}
-
-func (d *Device) addAddress(l netlink.Link, a netip.Prefix) error {
-	n := ipNet(a)
-	err := d.links.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
-	if errors.Is(err, unix.EACCES) && a.Addr().Is6() {
-		return fmt.Errorf("%w: IPv6 is switched off for this interface: `sysctl -w net.ipv6.conf.%s.disable_ipv6=0`", err, d.name)
-	}
-	return err
-}
-
-func (d *Device) addKernelLink(context.Context) error {
+func (k kernelLinks) add(name string) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = d.name
-	if err := d.links.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs}); err != nil {
-		return fmt.Errorf("add kernel WireGuard interface %s: %w", d.name, err)
+	attrs.Name = name
+	if err := k.handle.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs}); err != nil {
+		return fmt.Errorf("add kernel WireGuard interface %s: %w", name, err)
 	}
 	return nil
 }
 
-// deleteLink deletes the interface; one that is gone already is fine.
-func (d *Device) deleteLink() error {
-	l, err := d.links.LinkByName(d.name)
+func (k kernelLinks) remove(name string) error {
+	l, err := k.handle.LinkByName(name)
 	if err == nil {
-		err = d.links.LinkDel(l)
+		err = k.handle.LinkDel(l)
 	}
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("delete interface %s: %w", d.name, err)
+		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil
-}
-
-// wgChanges compares key, port and peers.
-func (d *Device) wgChanges(have live, key PrivateKey, want Config) []diff.Change {
-	var changes []diff.Change
-	if !have.key.Equal(key) || have.port != want.Port {
-		changes = append(changes, diff.Change{
-			Part: "link", Verb: "set", Object: fmt.Sprintf("key and port %d of %s", want.Port, d.name),
-			Run: func(ctx context.Context) error { return d.setIdentity(ctx, have, key, want.Port) },
-		})
-	}
-	spare, err := NewKey()
-	edits := peerEdits(have.peers, want, time.Now(), spare.Public())
-	if len(edits) == 0 {
-		return changes
-	}
-	verb, object := describe(edits)
-	return append(changes, diff.Change{Part: "peers", Verb: verb, Object: object, Run: func(ctx context.Context) error {
-		if err != nil {
-			return err
-		}
-		var c wgtypes.Config
-		for _, e := range edits {
-			c.Peers = append(c.Peers, peerConfig(e))
-		}
-		return d.wg.configure(ctx, d.name, c)
-	}})
-}
-
-// setIdentity sets key and port, each only when it differs: wireguard-go opens its sockets
-// anew for every port it is told, also for the one it has.
-func (d *Device) setIdentity(ctx context.Context, have live, key PrivateKey, port uint16) error {
-	var c wgtypes.Config
-	if !have.key.Equal(key) {
-		c.PrivateKey = new(key.bytes())
-	}
-	if have.port != port {
-		c.ListenPort = new(int(port))
-	}
-	return portTaken(d.wg.configure(ctx, d.name, c), port)
 }

@@ -12,23 +12,17 @@ import (
 )
 
 // ErrPortTaken means that another program has the UDP port.
-var ErrPortTaken = errors.New("another program listens on it: end that one (`ss -ulnp` names it), or choose another with --listen-port")
+var ErrPortTaken = errors.New("another program listens on it: end that program (`ss -ulnp` names it), or choose another port with --listen-port")
 
-// portFree reports whether the device can have the UDP port, on both families, before
-// anything is changed. A device that has it already is asked nothing, and neither is one
-// whose engine runs but does not answer: it may be the one that has it.
-func portFree(ctx context.Context, have state, port uint16) error {
-	wg, answers := have.wg.Get()
-	if answers && wg.port == port || !answers && have.engine.Present() {
-		return nil
-	}
+// portFree tries the UDP port on both families and gives it back.
+func portFree(ctx context.Context, port uint16) error {
 	var listen net.ListenConfig
 	for _, network := range []string{"udp4", "udp6"} {
 		c, err := listen.ListenPacket(ctx, network, ":"+strconv.Itoa(int(port)))
 		if errors.Is(err, unix.EADDRINUSE) {
 			return portTaken(err, port)
 		}
-		if err == nil { // any other error, such as a host without IPv6, is not about the port
+		if err == nil { // another error, for example on a host without IPv6, is not about the port
 			_ = c.Close()
 		}
 	}
@@ -36,7 +30,7 @@ func portFree(ctx context.Context, have state, port uint16) error {
 }
 
 // portTaken turns the ways in which WireGuard says "address in use" into ErrPortTaken. The
-// userspace protocol has it as a negative number inside a text.
+// userspace protocol writes it as a negative number inside a text.
 func portTaken(err error, port uint16) error {
 	if err == nil {
 		return nil

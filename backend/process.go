@@ -16,6 +16,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/loden-net/loden/backend/engine"
+	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/wait"
 )
 
 // engineProcess starts and ends the userspace engine of one interface. The engine is no
@@ -46,6 +48,25 @@ func newEngineProcess(o Options) *engineProcess {
 	}
 	return p
 }
+
+// observe lists the running engine and the files that a dead engine left. It collects the
+// processes that ended.
+func (p *engineProcess) observe() (owner opt.Option[engine.Owner], files bool, err error) {
+	p.reap()
+	o, running, err := engine.Running(p.runDir, p.iface)
+	if running {
+		owner = opt.Some(o)
+	}
+	for _, path := range p.files() {
+		if _, missing := os.Lstat(path); missing == nil {
+			files = true
+		}
+	}
+	return owner, files, err
+}
+
+// possible asks for the driver of TUN devices.
+func (p *engineProcess) possible() error { return engine.CheckTUN() }
 
 func (p *engineProcess) logPath() string { return filepath.Join(p.runDir, p.iface+".log") }
 
@@ -176,7 +197,7 @@ func (p *engineProcess) answers(ctx context.Context, kind engine.Kind) bool {
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", engine.SocketPath(p.iface)); err == nil {
 			return c.Close() == nil
 		}
-		if !pause(ctx, pollEvery) {
+		if !wait.For(ctx, pollEvery) {
 			return false
 		}
 	}
@@ -216,16 +237,6 @@ func (p *engineProcess) clear(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// leftovers reports whether a dead engine left files.
-func (p *engineProcess) leftovers() bool {
-	for _, path := range p.files() {
-		if _, err := os.Lstat(path); err == nil {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *engineProcess) files() []string {

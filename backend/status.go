@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"context"
 	"net/netip"
 	"time"
 
@@ -32,16 +31,12 @@ type PeerStatus struct {
 	Sent      int64                      `json:"sentBytes"`
 }
 
-// Status lists the interface. One that does not exist is no error.
-func (d *Device) Status(ctx context.Context) (Status, error) {
-	s := Status{Name: d.name, Kind: d.choice.kind, Reason: d.choice.reason, Peers: []PeerStatus{}}
-	have, err := d.look(ctx)
-	if err != nil {
-		return s, err
-	}
+// statusOf converts the observed state. An interface of another program counts as missing.
+func statusOf(have state) Status {
+	s := Status{Peers: []PeerStatus{}}
 	l, exists := have.link.Get()
 	if !exists || !l.ours() {
-		return s, nil
+		return s
 	}
 	wg, answers := have.wg.Get()
 	s.Exists, s.Up, s.MTU, s.Port = true, l.up && answers, l.mtu, wg.port
@@ -58,5 +53,5 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 		}
 		s.Peers = append(s.Peers, q)
 	}
-	return s, nil
+	return s
 }

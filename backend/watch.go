@@ -10,33 +10,23 @@ import (
 
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/backend/linkwatch"
+	"github.com/loden-net/loden/config/wait"
 )
 
 const (
-	settle = 50 * time.Millisecond // announcements come in bursts: one call for each
-	redial = time.Second           // how often an engine that is away is looked for
+	settle = 50 * time.Millisecond // announcements come in bursts: a single call for each burst
+	redial = time.Second           // pause between attempts to connect to an engine
 )
 
-// Watch calls notify when the interface or an address on it changed, or when the userspace
-// engine ended: when it is time to ask for Changes. A burst of events makes one call. It
-// blocks until ctx ends and returns nil then; notify must be quick.
-func (d *Device) Watch(ctx context.Context, notify func()) error {
-	events := make(chan struct{}, 1)
-	event := func() {
-		select {
-		case events <- struct{}{}:
-		default:
-		}
-	}
+// watch notifies about the interface, its addresses and its engine until ctx ends.
+func watch(ctx context.Context, name string, notify func()) error {
+	events := wait.NewSignal()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return linkwatch.Watch(ctx, d.name, event) })
-	group.Go(func() error { watchEngine(ctx, engine.SocketPath(d.name), event); return nil })
+	group.Go(func() error { return linkwatch.Watch(ctx, name, events.Set) })
+	group.Go(func() error { watchEngine(ctx, engine.SocketPath(name), events.Set); return nil })
 	group.Go(func() error {
-		for wait(ctx, events) && pause(ctx, settle) {
-			select {
-			case <-events:
-			default:
-			}
+		for events.On(ctx) && wait.For(ctx, settle) {
+			events.Clear()
 			notify()
 		}
 		return nil
@@ -44,9 +34,9 @@ func (d *Device) Watch(ctx context.Context, notify func()) error {
 	return group.Wait()
 }
 
-// watchEngine holds a connection to the engine open and calls ended when it breaks, which
-// the kernel sees to at the moment the process ends. In kernel mode there is nothing to
-// connect to.
+// watchEngine holds a connection to the engine open and calls ended when it breaks: the
+// kernel closes it at the moment at which the process ends. In kernel mode the socket does not
+// exist, and there are no calls.
 func watchEngine(ctx context.Context, path string, ended func()) {
 	for {
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
@@ -56,30 +46,8 @@ func watchEngine(ctx context.Context, path string, ended func()) {
 			_ = c.Close()
 			ended()
 		}
-		if !pause(ctx, redial) {
+		if !wait.For(ctx, redial) {
 			return
 		}
-	}
-}
-
-// wait waits for an event, and reports whether it came before ctx ended.
-func wait(ctx context.Context, events <-chan struct{}) bool {
-	select {
-	case <-events:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// pause waits for d, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
@@ -30,10 +29,6 @@ type wireguard struct {
 	client *wgctrl.Client
 	turn   chan struct{} // held by the call that runs; a hanging one keeps it
 }
-
-// answerWithin is how long WireGuard may take: setting 5000 peers up takes an idle
-// userspace engine 1.2 s (measured November 2026).
-const answerWithin = 30 * time.Second
 
 func openWireguard() (*wireguard, error) {
 	client, err := wgctrl.New()

@@ -11,7 +11,7 @@ import (
 // Change is one named step from what is to what should be. It is data until Run is
 // called: `loden plan` prints the list, the reconciler runs it.
 type Change struct {
-	Part   string `json:"part"`   // the subsystem: link, peers, routes, sysctls, masq, guard, env
+	Part   string `json:"part"`   // name of the subsystem: firewall, sysctls, device, routes, env, cni
 	Verb   string `json:"verb"`   // add, set, delete, replace, ...
 	Object string `json:"object"` // what it is done to, for a reader
 
