@@ -132,17 +132,17 @@ bench-registry: ## etcd: loden's registry beside flannel's
 	cd test/bench/registry && GOWORK=off $(GO) run .
 bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
 	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
-bench-dataplane: packages bench-packages bench-programs ## encrypted tunnels: loden's engine beside wireguard-go and nebula
+bench-dataplane: packages bench-packages bench-programs ## encrypted tunnels: loden's engine beside wireguard-go, Tailscale's fork and nebula
 	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) $(BENCH)
 bench-peers: packages bench-programs ## 100, 1,000 and 10,000 peers: configure, dump, change one, memory
 	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) -peers 100,1000,10000
 
 # What the dataplane bench compares, with symbols so that profiles have names; BENCH is
 # further flags of it, as in BENCH='-tests tcp1 -rounds 3'.
-CONTENDERS = -loden $(BIN)/bench/loden -wireguard-go $(BIN)/bench/wireguard-go -nebula $(BIN)/bench/nebula
+CONTENDERS = -loden $(BIN)/bench/loden -wireguard-go $(BIN)/bench/wireguard-go -tailscale $(BIN)/interop/wireguard-tailscale -nebula $(BIN)/bench/nebula
 
 .PHONY: bench-programs bench-packages
-bench-programs: $(BIN)/bench/nebula $(BIN)/bench/wireguard-go
+bench-programs: $(BIN)/bench/nebula $(BIN)/bench/wireguard-go $(BIN)/interop/wireguard-tailscale
 	$(STATIC) -ldflags '-X main.version=$(VERSION)' -o $(BIN)/bench/ ./cmd/loden
 bench-packages:
 	@test/bench/packages.sh

@@ -13,6 +13,7 @@ type role string
 const (
 	roleLoden   role = "loden"
 	rolePlain   role = "wireguard-go"
+	roleForked  role = "tailscale" // Tailscale's fork of wireguard-go, its program
 	roleWrapped role = "wrapped wireguard-go"
 	roleNebula  role = "nebula"
 	roleRaw     role = "raw"
@@ -27,13 +28,13 @@ type contender struct {
 
 // wireGuard reports whether the contender is configured by wg(8).
 func (c contender) wireGuard() bool {
-	return c.role == roleLoden || c.role == rolePlain || c.role == roleWrapped
+	return c.role == roleLoden || c.role == rolePlain || c.role == roleForked || c.role == roleWrapped
 }
 
 // command returns how a WireGuard engine is started for an interface.
 func (c contender) command(iface string) []string {
 	switch c.role {
-	case rolePlain:
+	case rolePlain, roleForked:
 		return []string{c.program, "-f", iface}
 	case roleWrapped:
 		return []string{c.program, "engine", "--log-level", "warn", "--engine", "wireguard-go", iface}
@@ -46,17 +47,12 @@ func contenders(o options) (all []contender, err error) {
 	if o.wireguardGo != "" {
 		all = append(all, contender{string(rolePlain), rolePlain, o.wireguardGo})
 	}
-	var lodens []contender
-	for word := range strings.SplitSeq(o.loden, ",") {
-		name, program, named := strings.Cut(word, "=")
-		switch {
-		case named && (name == "" || program == ""):
-			return nil, fmt.Errorf("-loden %q: want PROGRAM or NAME=PROGRAM", word)
-		case named:
-			lodens = append(lodens, contender{name, roleLoden, program})
-		case word != "":
-			lodens = append(lodens, contender{string(roleLoden), roleLoden, word})
-		}
+	if o.tailscale != "" {
+		all = append(all, contender{string(roleForked), roleForked, o.tailscale})
+	}
+	lodens, err := lodenContenders(o.loden)
+	if err != nil {
+		return nil, err
 	}
 	if o.wrapped && len(lodens) > 0 {
 		all = append(all, contender{string(roleWrapped), roleWrapped, lodens[0].program})
@@ -85,6 +81,22 @@ func contenders(o options) (all []contender, err error) {
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no contender")
+	}
+	return all, nil
+}
+
+// lodenContenders reads the flag -loden: PROGRAM, or several as NAME=PROGRAM,NAME=PROGRAM.
+func lodenContenders(text string) (all []contender, err error) {
+	for word := range strings.SplitSeq(text, ",") {
+		name, program, named := strings.Cut(word, "=")
+		switch {
+		case named && (name == "" || program == ""):
+			return nil, fmt.Errorf("-loden %q: want PROGRAM or NAME=PROGRAM", word)
+		case named:
+			all = append(all, contender{name, roleLoden, program})
+		case word != "":
+			all = append(all, contender{string(roleLoden), roleLoden, word})
+		}
 	}
 	return all, nil
 }

@@ -38,16 +38,16 @@ const allTests = "tcp1,tcp1.in6,tcp1.out6,tcp1.v6,tcp4,tcp1.frames,udp64,rtt,pon
 
 // options are the command line.
 type options struct {
-	loden, wireguardGo, nebula string
-	wrapped, raw               bool
-	rounds, attempts           int
-	length                     time.Duration // of a test
-	interval                   time.Duration // between pings
-	quiet                      time.Duration // how long to wait for an idle machine
-	tests                      string
-	maxSteal                   float64 // per cent
-	profile, profileDir        string
-	peers                      string
+	loden, wireguardGo, tailscale, nebula string
+	wrapped, raw                          bool
+	rounds, attempts                      int
+	length                                time.Duration // of a test
+	interval                              time.Duration // between pings
+	quiet                                 time.Duration // how long to wait for an idle machine
+	tests                                 string
+	maxSteal                              float64 // per cent
+	profile, profileDir                   string
+	peers                                 string
 }
 
 func main() {
@@ -66,6 +66,7 @@ func main() {
 func parseFlags() (o options) {
 	flag.StringVar(&o.loden, "loden", "bin/loden", "loden programs, as in PROGRAM or a=PROGRAM,b=PROGRAM")
 	flag.StringVar(&o.wireguardGo, "wireguard-go", "", "plain wireguard-go; empty: without")
+	flag.StringVar(&o.tailscale, "tailscale", "", "Tailscale's fork of wireguard-go; empty: without")
 	flag.StringVar(&o.nebula, "nebula", "", "nebula, with nebula-cert beside it; empty: without")
 	flag.BoolVar(&o.wrapped, "wrapped", false, "also the wireguard-go inside loden")
 	flag.BoolVar(&o.raw, "raw", true, "also plain routes without a tunnel, which the bound needs")
