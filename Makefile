@@ -25,11 +25,15 @@ programs:
 	$(STATIC) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/loden ./cmd/loden-cni ./cmd/loden-lab
 
 .PHONY: tools
-tools: $(BIN)/cni/bridge $(BIN)/etcdctl
+tools: $(BIN)/cni/bridge $(BIN)/etcd $(BIN)/etcdctl
 
 $(BIN)/cni/bridge: test/tools/cni/go.mod test/tools/cni/go.sum
 	test/tools/cni/build.sh $(BIN)/cni cnitool
 	@touch $@
+
+$(BIN)/etcd: test/tools/etcd/go.mod test/tools/etcd/go.sum
+	@mkdir -p $(BIN)
+	cd test/tools/etcd && GOWORK=off $(STATIC) -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
 
 $(BIN)/etcdctl: test/tools/etcd/go.mod test/tools/etcd/go.sum
 	@mkdir -p $(BIN)
@@ -44,7 +48,7 @@ demo: packages build ## a whole cluster on this machine, to look at; Ctrl-C remo
 	$(ROOT) $(BIN)/loden-lab $(DEMO)
 
 .PHONY: unit
-unit: ## what needs neither root nor other programs: seconds
+unit: $(BIN)/etcd ## what needs neither root nor other programs: seconds
 	$(GO) test $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v sandboxtest | cut -d' ' -f1)
 
 .PHONY: test
@@ -56,7 +60,7 @@ test: packages build interop-programs ## everything: unit, property, fuzz seeds,
 test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3.5 and 3.6
 	@mkdir -p $(BIN)/etcd-3.5 $(BIN)/etcd-3.6
 	cd test/tools/etcd35 && GOWORK=off $(STATIC) -o $(BIN)/etcd-3.5/etcd go.etcd.io/etcd/server/v3
-	cd test/tools/etcd && GOWORK=off $(STATIC) -o $(BIN)/etcd-3.6/etcd go.etcd.io/etcd/server/v3
+	cd test/tools/etcd36 && GOWORK=off $(STATIC) -o $(BIN)/etcd-3.6/etcd go.etcd.io/etcd/server/v3
 	LODEN_HISTORIES=10000 LODEN_OUTAGE=60s $(GO) test -count=1 -timeout 30m ./subnet/etcd
 	LODEN_ETCD_BINARY=$(BIN)/etcd-3.5/etcd $(GO) test -count=1 -timeout 30m ./subnet/etcd
 	LODEN_ETCD_BINARY=$(BIN)/etcd-3.6/etcd $(GO) test -count=1 -timeout 30m ./subnet/etcd

@@ -2,13 +2,13 @@ package backend_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
@@ -41,7 +41,7 @@ func TestHandOverWhileTheInterfaceIsDown(t *testing.T) {
 	}
 	config := opt.Some(a.config(b.peer(opt.V4)))
 	want := []string{"device: add address fd44:1::/128 to loden0", "device: set loden0 up"} // and the port is right
-	if diff := cmp.Diff(want, a.apply(config)); diff != "" {
+	if diff := linediff.Of(strings.Join(want, "\n"), strings.Join(a.apply(config), "\n")); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 	a.route() // the kernel drops an interface's routes when it goes down, and the IPv6 address

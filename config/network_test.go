@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 )
 
 // must makes a compile-time check of comparability (a linker bug forbids the reflective one).
@@ -122,7 +122,7 @@ func TestEffectiveDocumentReadsBackAsItself(t *testing.T) {
 			t.Fatalf("%s: %v", out, err)
 		}
 		if again != n {
-			t.Fatal(cmp.Diff(fmt.Sprint(n), fmt.Sprint(again)))
+			t.Fatal(linediff.Of(fmt.Sprint(n), fmt.Sprint(again)))
 		}
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 	"pgregory.net/rapid"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/subnet"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 )
 
 const dualDocument = `{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48",` +
@@ -130,7 +130,7 @@ FLANNEL_IPV6_SUBNET=fd44:0:0:1::1/64
 FLANNEL_MTU=1420
 FLANNEL_IPMASQ=true
 `
-	if diff := cmp.Diff(want, text(state)); diff != "" || len(problems) > 0 {
+	if diff := linediff.Of(want, text(state)); diff != "" || len(problems) > 0 {
 		t.Errorf("problems %v, state differs (-want +got):\n%s", problems, diff)
 	}
 }

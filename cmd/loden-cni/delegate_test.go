@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 )
 
 const dualEnv = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n" +
@@ -57,22 +57,27 @@ func TestDelegateConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tree(t, []byte(c.want)), tree(t, got.Config)); diff != "" {
+			if diff := linediff.Of(tree(t, []byte(c.want)), tree(t, got.Config)); diff != "" {
 				t.Errorf("delegate's configuration (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// tree decodes JSON with its numbers as they are written.
-func tree(t *testing.T, data []byte) (out any) {
+// tree returns JSON in a form to compare: keys sorted, one value per line, numbers as they are written.
+func tree(t *testing.T, data []byte) string {
 	t.Helper()
+	var out any
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	if err := d.Decode(&out); err != nil {
 		t.Fatalf("%v in %s", err, data)
 	}
-	return out
+	text, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestConfigurationIsRefused(t *testing.T) {

@@ -1,7 +1,7 @@
 // Command loden-lab runs a whole Loden cluster on one machine, inside namespaces that end
 // with it: an etcd, nodes with the real daemon, pods attached by the real CNI plugin. It
-// shows who reaches whom, and proves on the wire that it is encrypted. It alone contains
-// an etcd server.
+// shows who reaches whom, and proves on the wire that it is encrypted. The programs
+// that it runs, etcd among them, stand in the directory of loden-lab itself.
 package main
 
 import (
@@ -36,6 +36,6 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	o.flags(root.Flags())
-	root.AddCommand(execCommand(), insideCommand(), etcdCommand())
+	root.AddCommand(execCommand(), insideCommand())
 	return root
 }

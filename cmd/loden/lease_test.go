@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,32 +12,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/test/sandbox/etcdtest"
 )
-
-// startEtcd runs an etcd on a free port of loopback.
-func startEtcd(t *testing.T) string {
-	t.Helper()
-	any0 := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	conf := embed.NewConfig()
-	conf.Dir, conf.UnsafeNoFsync = t.TempDir(), true
-	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{any0}, []url.URL{any0}
-	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{any0}, []url.URL{any0}
-	conf.InitialCluster = conf.Name + "=" + any0.String()
-	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	server, err := embed.StartEtcd(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
-	<-server.Server.ReadyNotify()
-	return "http://" + server.Clients[0].Addr().String()
-}
 
 // command runs one command line of lease or network and returns what it printed.
 func command(t *testing.T, ctx context.Context, endpoint string, args ...string) (string, error) {
@@ -91,7 +70,7 @@ func TestNetworkCheckPrintsTheEffectiveDocumentWithoutEtcd(t *testing.T) {
 }
 
 func TestNetworkPutRefusesToMoveLivingLeases(t *testing.T) {
-	etcd := startEtcd(t)
+	etcd := etcdtest.Start(t)
 	run := func(args ...string) (string, error) { return command(t, t.Context(), etcd, args...) }
 	if out, err := run("network", "get"); err == nil || !strings.Contains(err.Error(), "loden network put") {
 		t.Errorf("no document yet: %q, %v", out, err)
@@ -116,7 +95,7 @@ func TestNetworkPutRefusesToMoveLivingLeases(t *testing.T) {
 // writeLease writes a lease as flannel does.
 func writeLease(t *testing.T, endpoint, leaf, address string) {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +120,7 @@ func must(t *testing.T, run func(...string) (string, error), args ...string) str
 }
 
 func TestLeaseReserveListAndRelease(t *testing.T) {
-	etcd := startEtcd(t)
+	etcd := etcdtest.Start(t)
 	run := func(args ...string) (string, error) { return command(t, t.Context(), etcd, args...) }
 	must(t, run, "network", "put", document(t, dualDocument))
 	if out := must(t, run, "lease", "reserve", "worker-1", "--subnet", "10.5.9.0/24"); out != "10.5.9.0/24 fd00:5:0:9::/64 reserved for node worker-1\n" {
@@ -184,7 +163,7 @@ func TestLeaseReserveListAndRelease(t *testing.T) {
 }
 
 func TestLeaseWatchPrintsWhatHappens(t *testing.T) {
-	etcd := startEtcd(t)
+	etcd := etcdtest.Start(t)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	run := func(args ...string) (string, error) { return command(t, t.Context(), etcd, args...) }

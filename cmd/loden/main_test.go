@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 )
 
 // loden runs a command line in this process.
@@ -59,7 +59,7 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+	if diff := linediff.Of(string(want), string(got)); diff != "" {
 		t.Errorf("run `make docs` (-want +got):\n%s", diff)
 	}
 }

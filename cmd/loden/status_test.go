@@ -10,11 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/node"
 	"github.com/loden-net/loden/subnet"
+	"github.com/loden-net/loden/test/sandbox/linediff"
 )
 
 // sample is a node with one peer that is connected, one that is not, and a problem.
@@ -63,7 +62,7 @@ C     10.244.3.0/24 fd44:0:0:3::/64  192.0.2.3:51820  never      0 B       0 B
 PROBLEM          REASON
 d 10.244.2.0-24  subnet 10.244.2.0/24 is held by the older lease b
 `
-	if diff := cmp.Diff(want, b.String()); diff != "" {
+	if diff := linediff.Of(want, b.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -2,12 +2,13 @@ package firewall_test
 
 import (
 	"context"
+	"os"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
@@ -17,7 +18,7 @@ import (
 // watch runs Watch in the test's network namespace; each notice is put into notices.
 func watch(t *testing.T, ctx context.Context, f *firewall.Firewall, notices chan<- struct{}) <-chan error {
 	t.Helper()
-	here, err := netns.Get()
+	here, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +26,7 @@ func watch(t *testing.T, ctx context.Context, f *firewall.Firewall, notices chan
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
 		defer here.Close()
-		if err := netns.Set(here); err != nil {
+		if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- err
 			return
 		}

@@ -50,7 +50,8 @@ func build() (string, error) {
 mkdir -p "$1/old/cni" "$1/new/cni"
 (cd ../tools/cri && go build -o "$1/cri" .)
 for v in old new; do
-	go build -ldflags "-X main.version=$v" -o "$1/$v/" ../../cmd/loden ../../cmd/loden-cni ../../cmd/loden-lab
+	go build -ldflags "-X main.version=$v" -o "$1/$v/" ../../cmd/loden ../../cmd/loden-cni
+	(cd ../tools/etcd && go build -o "$1/$v/etcd" go.etcd.io/etcd/server/v3)
 	../tools/cni/build.sh "$1/$v/cni"
 done
 c=$(buildah from scratch)

@@ -187,7 +187,7 @@ exec runc --root /run/runc run --bundle $bundle $id
 	}
 	for link, target := range map[string]string{
 		"loden-cni": filepath.Join(root, "usr/bin/loden-cni"), "cni": filepath.Join(root, "usr/bin/cni"),
-		"etcdctl": mustAbs(t, "../../bin/etcdctl"), "loden-lab": mustAbs(t, "../../bin/loden-lab"),
+		"etcdctl": mustAbs(t, "../../bin/etcdctl"), "etcd": mustAbs(t, "../../bin/etcd"),
 	} {
 		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)

@@ -35,7 +35,7 @@ func New(o Options) (*Lab, error) {
 	if err := o.Validate(); err != nil {
 		return l, err
 	}
-	for _, program := range []string{"loden", "loden-cni", "loden-lab", "cni/bridge", "cni/host-local"} {
+	for _, program := range []string{"loden", "loden-cni", "etcd", "cni/bridge", "cni/host-local"} {
 		if err := readable(l.Program(program)); err != nil {
 			return l, fmt.Errorf("find programs: %w (make build leaves them in bin/)", err)
 		}
@@ -80,7 +80,7 @@ func (l *Lab) newStore() error {
 		return err
 	}
 	addrs := addresses(underlay(), l.Underlay, storeNumber)
-	l.Store = &Store{Host: host, program: l.Program("loden-lab")}
+	l.Store = &Store{Host: host, program: l.Program("etcd")}
 	for _, a := range addrs.All() {
 		l.Store.Addr = a.Addr()
 	}

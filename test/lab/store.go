@@ -21,7 +21,7 @@ type Store struct {
 	*sandbox.Host
 	Addr netip.Addr // on the underlay
 
-	program string // that runs an etcd for us
+	program string // the etcd server
 	process *Process
 }
 
@@ -30,9 +30,14 @@ func (s *Store) Endpoint() string {
 	return "http://" + netip.AddrPortFrom(s.Addr, etcdPort).String()
 }
 
-// Start starts etcd on the data of the last time and waits until it answers.
+// Start starts etcd on the data of its last start and waits until it answers. A crash of the
+// machine ends the lab, so etcd does not sync its data to disk.
 func (s *Store) Start(ctx context.Context) error {
-	cmd := s.Command(context.WithoutCancel(ctx), s.program, "etcd", "--listen", s.Endpoint(), "--data-dir", s.Path("/var/lib/loden/etcd"))
+	const peer = "http://127.0.0.1:2380" // no other member uses it: the cluster has one member
+	cmd := s.Command(context.WithoutCancel(ctx), s.program, "--data-dir", s.Path("/var/lib/loden/etcd"),
+		"--listen-client-urls", s.Endpoint(), "--advertise-client-urls", s.Endpoint(),
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
+		"--log-level", "error", "--unsafe-no-fsync")
 	process, err := start("etcd", cmd, s.Path("/run/loden/etcd.log"))
 	if err != nil {
 		return err

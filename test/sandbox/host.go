@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,6 +67,20 @@ func (h *Host) Path(path string) string { return filepath.Join(hostsDir, h.Name,
 // NetNS returns the path of the host's network namespace.
 func (h *Host) NetNS() string { return filepath.Join(netnsDir, h.Name) }
 
+// EnterNetNS moves the calling thread into the network namespace at path. The caller has
+// locked the thread to its goroutine and never unlocks it, so the thread ends with the goroutine.
+func EnterNetNS(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
 // Command returns a command that will run on the host. Its process is the command itself
 // (every wrapper replaces itself by exec), so its PID is the one to signal.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
@@ -103,12 +116,7 @@ func (h *Host) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		ns, err := netns.GetFromPath(h.NetNS())
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		if err != nil {
+		if err := EnterNetNS(h.NetNS()); err != nil {
 			done <- fmt.Errorf("enter host %s: %w", h.Name, err)
 			return
 		}

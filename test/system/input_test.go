@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
 	"github.com/loden-net/loden/test/lab"
@@ -171,7 +170,7 @@ func putRaw(t *testing.T, l *lab.Lab, document []byte) {
 		return conn, err
 	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{l.Store.Endpoint()}, Logger: zap.NewNop(),
+		Endpoints:   []string{l.Store.Endpoint()},
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(dial)},
 	})
 	if err != nil {

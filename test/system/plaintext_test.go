@@ -45,7 +45,7 @@ exec sleep 3600
 // same wires by plain routes, and every such path must be told apart.
 func TestLabTellsPlaintextFromTunnel(t *testing.T) {
 	bin := t.TempDir()
-	for _, p := range []string{"loden-cni", "loden-lab", "cni"} {
+	for _, p := range []string{"loden-cni", "etcd", "cni"} {
 		if err := os.Symlink(filepath.Join(programs(t), p), filepath.Join(bin, p)); err != nil {
 			t.Fatal(err)
 		}
