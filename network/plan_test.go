@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/subnet"
@@ -70,7 +71,7 @@ func inputs(t failer, doc string, size int) network.Inputs {
 				V4: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("192.0.2.1"), Public: netip.MustParseAddr("192.0.2.1")}),
 				V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1"), RA: true}),
 			},
-			Exits: firewall.NewNames("eth0", "eth1"),
+			Exits: set.NewNames("eth0", "eth1"),
 		},
 		Lease: opt.Some(node(1)),
 	}

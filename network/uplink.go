@@ -11,7 +11,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/config/set"
 )
 
 // Uplink is how this node reaches the underlay in one family.
@@ -65,11 +65,11 @@ var errNoUplink = errors.New("no uplink: this machine has no default route with 
 // Outlook is how this node sees the world outside it. It is comparable with ==.
 type Outlook struct {
 	Uplinks opt.Dual[Uplink]
-	Exits   firewall.Names // every interface that leads off the node, the uplinks' among them
+	Exits   set.Names // every interface that leads off the node, the uplinks' among them
 
 	// Underlay is the prefixes that the exits are connected to. Where hosts are numbered
 	// from the overlay's own range the guard must not take them for pods.
-	Underlay firewall.Prefixes
+	Underlay set.Prefixes
 }
 
 // Survey chooses the uplinks and names every other interface that leads off the node as
@@ -83,7 +83,7 @@ func Survey(n *config.Node, view View) (Outlook, error) {
 	for _, r := range view.Routes {
 		names = append(names, r.Link)
 	}
-	return Outlook{Uplinks: up, Exits: firewall.NewNames(names...)}, err
+	return Outlook{Uplinks: up, Exits: set.NewNames(names...)}, err
 }
 
 // Uplinks chooses the uplink of each family in flannel's order: every --iface, every

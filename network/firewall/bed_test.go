@@ -16,8 +16,8 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/network/firewall/rule"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
@@ -175,7 +175,7 @@ func scopes() opt.Dual[firewall.Scope] {
 func policy() firewall.Policy {
 	return firewall.Policy{
 		Masq: true, RandomFully: true, Forward: true,
-		Guard: firewall.Enforce, Uplinks: rule.NewNames("eth0"),
+		Guard: firewall.Enforce, Uplinks: set.NewNames("eth0"),
 	}
 }
 

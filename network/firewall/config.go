@@ -4,21 +4,22 @@ import (
 	"fmt"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Config is everything the firewall should hold. It is comparable with == and holds no
-// pointer; the zero value means nothing of ours.
+// Config holds everything that the rules are made from. It is comparable with == and holds no
+// pointer; the zero value desires no rule of Loden's.
 type Config struct {
-	Masq    opt.Dual[Masquerading] `json:"masq,omitzero"`    // families that are masqueraded
-	Forward opt.Dual[Scope]        `json:"forward,omitzero"` // families whose forwarding is accepted
-	Guard   Guard                  `json:"guard,omitzero"`
+	Masq    opt.Dual[Masquerading] // families that are masqueraded
+	Forward opt.Dual[Scope]        // families whose forwarding is accepted
+	Guard   Guard
 }
 
-// Masquerading is everything the masquerade of one family depends on.
+// Masquerading is everything that the masquerade of one family depends on.
 type Masquerading = rule.Masquerading
 
-// Mode is what the guard does with overlay packets outside the tunnel.
+// Mode says how the guard treats overlay packets outside the tunnel.
 type Mode string
 
 // The modes of the guard. The zero value is off.
@@ -30,41 +31,77 @@ const (
 
 func (m Mode) off() bool { return m == "" || m == Off }
 
-// Guard keeps overlay addresses off every interface but the tunnel and the pods' own. The
+// Guard keeps overlay addresses off every interface but the tunnel and the pods' own interfaces. The
 // zero value is no guard.
 type Guard struct {
-	Mode    Mode            `json:"mode,omitempty"`
-	Scopes  opt.Dual[Scope] `json:"scopes,omitzero"`
-	Tunnel  string          `json:"tunnel,omitempty"` // interface name; it need not exist yet
-	Uplinks Names           `json:"uplinks,omitzero"` // interfaces that lead off the node
-	Except  Prefixes        `json:"except,omitzero"`  // underlay prefixes inside the overlay network
+	Mode    Mode
+	Scopes  opt.Dual[Scope]
+	Tunnel  string       // interface name; the interface need not exist yet
+	Uplinks set.Names    // interfaces that lead off the node
+	Except  set.Prefixes // underlay prefixes inside the overlay network
 }
 
-// wish is what one family should hold, by place.
-type wish [4]opt.Option[rule.List]
+// desired is the desired rule lists of one family, by place; a place without rules is absent.
+type desired map[rule.Place]rule.List
 
-// empty reports whether nothing is wished.
-func (w wish) empty() bool {
-	for _, l := range w {
-		if l.Present() {
-			return false
+// empty reports whether no rule is desired.
+func (d desired) empty() bool { return len(d) == 0 }
+
+// at returns the desired list of a place.
+func (d desired) at(p rule.Place) opt.Option[rule.List] {
+	if l, ok := d[p]; ok {
+		return opt.Some(l)
+	}
+	return opt.None[rule.List]()
+}
+
+// only returns the desired lists of one part.
+func (d desired) only(part string) desired {
+	out := desired{}
+	for _, p := range places(part) {
+		if l, ok := d[p]; ok {
+			out[p] = l
 		}
 	}
-	return true
+	return out
 }
 
-// wants reports whether the family should hold anything.
-func (c Config) wants(f opt.Family) bool { return !c.wish(f).empty() }
+// scope returns the scope of the first list of a part.
+func (d desired) scope(part string) opt.Option[Scope] {
+	for _, p := range places(part) {
+		if l, ok := d[p]; ok {
+			return opt.Some(l.Scope)
+		}
+	}
+	return opt.None[Scope]()
+}
 
-// wish makes the rules of one family.
-func (c Config) wish(f opt.Family) wish {
-	var w wish
+// sum stands for the lists: equal lists have equal sums.
+func (d desired) sum() string {
+	var text string
+	for _, p := range rule.Places() {
+		if l, ok := d[p]; ok {
+			text += fmt.Sprint(p, " ", l.Sum(), " ")
+		}
+	}
+	return text
+}
+
+// empty reports whether the configuration desires no rule in a family. It makes no rule to find out.
+func (c Config) empty(f opt.Family) bool {
+	guarded := !c.Guard.Mode.off() && c.Guard.Scopes.Of(f).Present()
+	return !c.Masq.Of(f).Present() && !c.Forward.Of(f).Present() && !guarded
+}
+
+// desired makes the rules of one family.
+func (c Config) desired(f opt.Family) desired {
+	d := desired{}
 	masq := c.Masq.Of(f)
 	if m, ok := masq.Get(); ok {
-		w[rule.Postrouting] = opt.Some(rule.Postroute(m))
+		d[rule.Postrouting] = rule.Postroute(m)
 	}
 	if s, ok := c.Forward.Of(f).Get(); ok {
-		w[rule.Forward] = opt.Some(rule.ForwardAccept(s))
+		d[rule.Forward] = rule.ForwardAccept(s)
 	}
 	if s, ok := c.Guard.Scopes.Of(f).Get(); ok && !c.Guard.Mode.off() {
 		for _, l := range rule.GuardLists(rule.Guarding{
@@ -76,14 +113,14 @@ func (c Config) wish(f opt.Family) wish {
 			Routed:  !masq.Present(),
 			Enforce: c.Guard.Mode == Enforce,
 		}) {
-			w[l.Place] = opt.Some(l)
+			d[l.Place] = l
 		}
 	}
-	return w
+	return d
 }
 
-// check refuses a configuration that no rules can be made from: a zero or foreign prefix
-// must not become a rule for everything (flannel issue 1906).
+// check refuses a configuration that no rules can be made from: a zero prefix, or a prefix of the
+// other family, must not become a rule for every packet (flannel issue 1906).
 func (c Config) check(f opt.Family) error {
 	scopes := map[string]opt.Option[Scope]{
 		"forward": c.Forward.Of(f),
@@ -92,19 +129,19 @@ func (c Config) check(f opt.Family) error {
 	if m, ok := c.Masq.Of(f).Get(); ok {
 		scopes["masquerade"] = opt.Some(m.Scope)
 	}
-	for what, scope := range scopes {
+	for part, scope := range scopes {
 		if s, ok := scope.Get(); ok && (!s.Valid() || s.Family() != f) {
-			return fmt.Errorf("make %s %s rules: subnet %s is not a part of network %s", f, what, s.Subnet, s.Network)
+			return fmt.Errorf("make %s %s rules: subnet %s is not a part of network %s", f, part, s.Subnet, s.Network)
 		}
 	}
 	if c.Guard.Mode.off() || c.Guard.Scopes.IsZero() {
 		return nil
 	}
 	if c.Guard.Mode != Warn && c.Guard.Mode != Enforce {
-		return fmt.Errorf("make guard: unknown mode %q", c.Guard.Mode)
+		return fmt.Errorf("make guard: mode %q is unknown: use enforce, warn or off", c.Guard.Mode)
 	}
 	if c.Guard.Tunnel == "" {
-		return fmt.Errorf("make guard: no tunnel interface named")
+		return fmt.Errorf("make guard: the tunnel interface has no name")
 	}
 	return nil
 }

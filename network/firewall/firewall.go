@@ -1,10 +1,10 @@
-// Package firewall owns what packets may do on this node: the masquerade of what leaves
-// the overlay, the forward rules, and the guard that keeps overlay addresses off the
-// uplinks in plaintext. Rules are data, made by pure functions; two back-ends, iptables
-// and nftables, list what is there and return the changes that make it so. It knows
-// nothing of leases, WireGuard or etcd.
+// Package firewall owns the packet filter rules of this node: the masquerade of packets that leave
+// the overlay, the rules that accept forwarded packets of pods, and the guard that keeps overlay
+// addresses off the uplinks in plaintext. Rules are data, made by pure functions. Two drivers, iptables
+// and nftables, list the rules in the kernel and return the changes that make them as desired. The
+// package must not know leases, WireGuard or etcd.
 //
-//	Config ──► rule (pure lists) ──► iptables │ nftables ──► kernel
+//	Config ──► rule (pure lists) ──► driver: iptables │ nftables ──► kernel
 //	                                     netfilter: lists and watches without a process
 package firewall
 
@@ -23,71 +23,47 @@ import (
 
 // The rule types, under the names that callers use.
 type (
-	// Scope is what the rules of one family are made from.
+	// Scope holds the prefixes that the rules of one family are made from.
 	Scope = rule.Scope
 	// Mark is a packet mark with its mask.
 	Mark = rule.Mark
-	// Prefixes is a comparable set of prefixes.
-	Prefixes = rule.Prefixes
-	// Names is a comparable set of interface names.
-	Names = rule.Names
 )
 
-// Kind is a back-end.
+// Kind names a driver.
 type Kind string
 
-// The back-ends.
+// The drivers.
 const (
 	IPTables Kind = "iptables"
 	NFTables Kind = "nftables"
 )
 
-// engine lists and changes the rules of one back-end.
-type engine interface {
-	name() string
-	// ready reports a missing tool, with the remedy.
-	ready(f opt.Family) error
-	// randomFully reports whether fully random source ports are known.
-	randomFully(f opt.Family) bool
-	// changes compares one family with a wish. A wish for nothing, where nothing of ours
-	// is, starts no process.
-	changes(ctx context.Context, f opt.Family, w wish) ([]diff.Change, error)
-	// refused sums what the guard refused, arriving and leaving.
-	refused(ctx context.Context, f opt.Family) (in, out uint64, err error)
-	// held returns the scope at a place, as far as it can be read from the kernel.
-	held(ctx context.Context, f opt.Family, p rule.Place) (opt.Option[Scope], error)
-}
-
-// Firewall makes the kernel's rules those of a Config. Its methods are safe for
-// concurrent use, and act in the network namespace of the calling thread.
+// Firewall makes the kernel's rules agree with a Config. Its methods are safe for concurrent use, and
+// act in the network namespace of the calling thread.
 type Firewall struct {
-	log    zerolog.Logger
-	why    string
-	kind   Kind
-	chosen engine
-	others []remains // of back-ends that may hold rules from before
+	log       zerolog.Logger
+	reason    string
+	kind      Kind
+	chosen    driver
+	leftovers []leftover // of drivers that may hold rules of an earlier run
 
 	mu sync.Mutex // one comparison or change at a time
 }
 
-// Kind returns the back-end in use: "iptables" or "nftables".
-func (f *Firewall) Kind() Kind { return f.kind }
-
-// Name returns the back-end with its variant, for a reader: "iptables (nft)".
+// Name returns the driver with its variant, for a reader: "iptables (nft)".
 func (f *Firewall) Name() string { return f.chosen.name() }
 
-// Why says in a few words why this back-end was chosen.
-func (f *Firewall) Why() string { return f.why }
+// Reason says in a few words why this driver was chosen.
+func (f *Firewall) Reason() string { return f.reason }
 
-// Changes lists what the kernel holds, compares it with want and returns the named changes
-// that make it so: what is added comes first, and the guard before the masquerade; what
-// is deleted comes last, the guard at the very end. Running them and calling Changes again
-// gives an empty list. The zero Config wants nothing of ours. Every family is compared
-// even if another could not be; errors are joined.
+// Changes compares the kernel's rules with want and returns the named changes that make them agree:
+// additions first, and the guard before the masquerade; deletions last, and the guard at the very end.
+// After the changes have run, Changes returns an empty list. The zero Config desires no rule of
+// Loden's. Every family is compared even if the comparison of another family failed; errors are joined.
 func (f *Firewall) Changes(ctx context.Context, want Config) ([]diff.Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var ours, theirs []diff.Change
+	var own, old []diff.Change
 	var errs []error
 	for _, family := range opt.Families() {
 		changes, err := f.familyChanges(ctx, family, want)
@@ -95,23 +71,23 @@ func (f *Firewall) Changes(ctx context.Context, want Config) ([]diff.Change, err
 			errs = append(errs, err)
 			continue
 		}
-		ours = append(ours, changes...)
-		for _, other := range f.others {
-			changes, err := other.changes(family, want.wants(family))
+		own = append(own, changes...)
+		for _, l := range f.leftovers {
+			changes, err := l.changes(family, !want.empty(family))
 			if err != nil {
-				// What is left behind by a back-end that cannot be run does no harm
-				// that is worth stopping for (flannel issue 2305).
-				f.log.Warn().Err(err).Str("backend", other.name).Msg("old rules not cleaned up")
+				// Rules of a driver that cannot be run do too little harm to stop for them (flannel
+				// issue 2305).
+				f.log.Warn().Err(err).Str("driver", l.name).Msg("old rules not cleaned up")
 				continue
 			}
-			theirs = append(theirs, changes...)
+			old = append(old, changes...)
 		}
 	}
-	return f.guarded(append(order(ours), theirs...)), errors.Join(errs...)
+	return f.locked(append(order(own), old...)), errors.Join(errs...)
 }
 
-// guarded lets the changes run one at a time.
-func (f *Firewall) guarded(changes []diff.Change) []diff.Change {
+// locked makes the changes run one at a time.
+func (f *Firewall) locked(changes []diff.Change) []diff.Change {
 	for i := range changes {
 		run := changes[i].Run
 		changes[i].Run = func(ctx context.Context) error {
@@ -123,12 +99,12 @@ func (f *Firewall) guarded(changes []diff.Change) []diff.Change {
 	return changes
 }
 
-// familyChanges compares one family with the chosen back-end.
+// familyChanges compares one family by the chosen driver.
 func (f *Firewall) familyChanges(ctx context.Context, family opt.Family, want Config) ([]diff.Change, error) {
 	if err := want.check(family); err != nil {
 		return nil, err
 	}
-	if want.wants(family) {
+	if !want.empty(family) {
 		if err := f.chosen.ready(family); err != nil {
 			return nil, err
 		}
@@ -137,7 +113,7 @@ func (f *Firewall) familyChanges(ctx context.Context, family opt.Family, want Co
 			want.Masq = want.Masq.With(family, m)
 		}
 	}
-	changes, err := f.chosen.changes(ctx, family, want.wish(family))
+	changes, err := f.chosen.changes(ctx, family, want.desired(family))
 	if err != nil {
 		return nil, fmt.Errorf("compare %s rules: %w", family, err)
 	}
@@ -161,32 +137,13 @@ func order(changes []diff.Change) []diff.Change {
 	return out
 }
 
-// Previous returns the scopes that the kernel's masquerade rules were made from, by
-// whichever run of whichever version: nothing where there are none or they cannot be read.
-func (f *Firewall) Previous(ctx context.Context) (opt.Dual[Scope], error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var held opt.Dual[Scope]
-	for _, family := range opt.Families() {
-		scope, err := f.chosen.held(ctx, family, rule.Postrouting)
-		if err != nil {
-			return held, err
-		}
-		if s, ok := scope.Get(); ok {
-			held = held.With(family, s)
-		}
-	}
-	return held, nil
-}
-
 // Refused counts packets that the guard refused.
 type Refused struct {
 	In  uint64 `json:"in"`  // arriving
 	Out uint64 `json:"out"` // leaving
 }
 
-// Counters returns what the guard refused, per family; a family without a guard has none.
-// A count may start again from zero when the rules change.
+// Counters returns the packets that the guard refused, per family; a family without a guard is absent.
 func (f *Firewall) Counters(ctx context.Context, want Config) (opt.Dual[Refused], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -202,4 +159,13 @@ func (f *Firewall) Counters(ctx context.Context, want Config) (opt.Dual[Refused]
 		counters = counters.With(family, Refused{In: in, Out: out})
 	}
 	return counters, nil
+}
+
+// Watch calls notify, never concurrently, when the kernel announces a change of rules that may concern
+// Loden: once per transaction, however many rules the transaction touched. The changes of this process
+// are among them. It blocks until ctx ends and then returns nil; every other end is an error. The
+// kernel announces nftables, and with them iptables-nft. It does not announce iptables-legacy, so
+// callers compare from time to time as well.
+func (f *Firewall) Watch(ctx context.Context, notify func()) error {
+	return f.chosen.watch(ctx, notify)
 }

@@ -122,7 +122,7 @@ func TestWorksWithOneToolInstalled(t *testing.T) {
 		fresh(t)
 		only(t, "nft")
 		f, err := firewall.Open(t.Context(), firewall.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
-		if err != nil || f.Kind() != firewall.NFTables {
+		if err != nil || f.Name() != "nftables" {
 			t.Fatal(f, err)
 		}
 		applyQuietly(t, f, whole())
@@ -131,7 +131,7 @@ func TestWorksWithOneToolInstalled(t *testing.T) {
 		fresh(t)
 		only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
 		f, err := firewall.Open(t.Context(), firewall.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
-		if err != nil || f.Kind() != firewall.IPTables {
+		if err != nil || !strings.HasPrefix(f.Name(), "iptables") {
 			t.Fatal(f, err)
 		}
 		applyQuietly(t, f, whole())

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/test/sandbox"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
@@ -149,7 +150,7 @@ func TestGuardSparesAnUnderlayInsideTheOverlaysRange(t *testing.T) {
 		on(t, w.node, "ip addr add 10.244.80.1/24 dev eth0; ip addr add fd44:0:0:80::1/64 dev eth0 nodad")
 		on(t, w.outside, "ip addr add 10.244.80.9/24 dev eth0; ip addr add fd44:0:0:80::9/64 dev eth0 nodad")
 		p := policy()
-		p.Except = firewall.NewPrefixes(prefix("10.244.80.0/24"), prefix("fd44:0:0:80::/64"), prefix("192.0.2.0/24"))
+		p.Except = set.NewPrefixes(prefix("10.244.80.0/24"), prefix("fd44:0:0:80::/64"), prefix("192.0.2.0/24"))
 		c := p.Config("loden0", scopes())
 		fw := w.install(t, b, c)
 		must(t, w.node, question{from: "10.244.80.1", to: "10.244.80.9"})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
@@ -33,7 +34,7 @@ func TestNoConnectionLeavesUnmasqueradedDuringAHundredChanges(t *testing.T) {
 		for i := range 100 {
 			change := p
 			change.RandomFully = i%2 == 0
-			change.Exclude = firewall.NewPrefixes(prefix(fmt.Sprintf("198.51.100.%d/32", i)), prefix(fmt.Sprintf("2001:db8:1::%x/128", i)))
+			change.Exclude = set.NewPrefixes(prefix(fmt.Sprintf("198.51.100.%d/32", i)), prefix(fmt.Sprintf("2001:db8:1::%x/128", i)))
 			before := asked.Load()
 			w.install(t, b, change.Config("loden0", scopes()))
 			sandboxtest.Until(t, 20*time.Second, "a connection between two changes", func() error {

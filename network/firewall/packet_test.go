@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/test/sandbox"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
@@ -94,7 +95,7 @@ func TestR15NodeReachesRemotePodsAndExclusionsShowPods(t *testing.T) {
 		echo(t, w.outside)
 		echo(t, w.far)
 		p := policy()
-		p.Exclude = firewall.NewPrefixes(prefix("192.0.2.8/29"), prefix("2001:db8::8/125"))
+		p.Exclude = set.NewPrefixes(prefix("192.0.2.8/29"), prefix("2001:db8::8/125"))
 		w.install(t, b, p.Config("loden0", scopes()))
 		for _, f := range opt.Families() {
 			a := addressesOf(f)

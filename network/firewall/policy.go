@@ -4,21 +4,22 @@ import (
 	"net/netip"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
 // Policy is what a node's settings say about the firewall, whatever its scopes will be.
 // The zero value wants nothing.
 type Policy struct {
-	Masq        bool     // --ip-masq
-	IPv6Masq    IPv6Masq // --ipv6-masq
-	Exclude     Prefixes // --masq-exclude
-	RandomFully bool     // --random-fully
-	Mark        Mark     // of packets that kube-proxy masquerades; zero takes its default
-	Forward     bool     // --iptables-forward-rules
-	Guard       Mode     // --guard
-	Uplinks     Names    // interfaces that lead off the node, once they are known
-	Except      Prefixes // underlay prefixes; those outside the overlay do not matter
+	Masq        bool         // --ip-masq
+	IPv6Masq    IPv6Masq     // --ipv6-masq
+	Exclude     set.Prefixes // --masq-exclude
+	RandomFully bool         // --random-fully
+	Mark        Mark         // of packets that kube-proxy masquerades; zero takes its default
+	Forward     bool         // --iptables-forward-rules
+	Guard       Mode         // --guard
+	Uplinks     set.Names    // interfaces that lead off the node, once they are known
+	Except      set.Prefixes // underlay prefixes; those outside the overlay do not matter
 }
 
 // IPv6Masq says which IPv6 networks are masqueraded when masquerading is on at all.
@@ -75,7 +76,7 @@ func (p Policy) mark() Mark {
 
 // inside keeps the underlay prefixes that lie inside an overlay network. One that contains
 // the network is no exception from it but a mistake elsewhere.
-func inside(all Prefixes, scopes opt.Dual[Scope]) Prefixes {
+func inside(all set.Prefixes, scopes opt.Dual[Scope]) set.Prefixes {
 	var kept []netip.Prefix
 	for f, s := range scopes.All() {
 		for p := range all.Of(f) {
@@ -84,11 +85,5 @@ func inside(all Prefixes, scopes opt.Dual[Scope]) Prefixes {
 			}
 		}
 	}
-	return rule.NewPrefixes(kept...)
+	return set.NewPrefixes(kept...)
 }
-
-// NewPrefixes returns the set of the valid prefixes among ps, masked.
-func NewPrefixes(ps ...netip.Prefix) Prefixes { return rule.NewPrefixes(ps...) }
-
-// NewNames returns the set of names; empty ones are left out.
-func NewNames(names ...string) Names { return rule.NewNames(names...) }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
 )
 
@@ -45,13 +46,13 @@ func TestUnderlayInsideTheOverlayIsAnExceptionAndOutsideIsNot(t *testing.T) {
 	shell(t, `ip link add eth0 type veth peer name eth1
 		ip addr add 10.244.80.1/24 dev eth0; ip addr add 192.0.2.1/24 dev eth0
 		ip addr add fd44:0:0:80::1/64 dev eth0; ip addr add 10.244.0.1/8 dev eth1`)
-	underlay, err := firewall.Underlay(firewall.NewNames("eth0", "eth1", "nosuch"))
+	underlay, err := firewall.Underlay(set.NewNames("eth0", "eth1", "nosuch"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := policy()
 	p.Except = underlay
-	want := firewall.NewPrefixes(prefix("10.244.80.0/24"), prefix("fd44:0:0:80::/64"))
+	want := set.NewPrefixes(prefix("10.244.80.0/24"), prefix("fd44:0:0:80::/64"))
 	if got := p.Config("loden0", scopes()).Guard.Except; got != want {
 		t.Errorf("of %v: %v, want %v", underlay, got, want)
 	}

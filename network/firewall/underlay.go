@@ -6,14 +6,14 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/loden-net/loden/network/firewall/rule"
+	"github.com/loden-net/loden/config/set"
 )
 
 // Underlay returns the prefixes that the named interfaces are connected to, for
 // Policy.Except: where hosts are numbered from the overlay's own range the guard must not
 // take them for pods. Interfaces that are not there are left out. It looks in the calling
 // thread's network namespace.
-func Underlay(exits Names) (Prefixes, error) {
+func Underlay(exits set.Names) (set.Prefixes, error) {
 	var prefixes []netip.Prefix
 	var errs []error
 	for name := range exits.All() {
@@ -31,5 +31,5 @@ func Underlay(exits Names) (Prefixes, error) {
 			}
 		}
 	}
-	return rule.NewPrefixes(prefixes...), errors.Join(errs...)
+	return set.NewPrefixes(prefixes...), errors.Join(errs...)
 }

@@ -102,7 +102,7 @@ func (h *host) checkFirewall(ctx context.Context) Finding {
 		return found("firewall", "", err)
 	}
 	_, err = w.Changes(ctx, firewall.Config{})
-	return found("firewall", w.Name()+": "+w.Why(), err)
+	return found("firewall", w.Name()+": "+w.Reason(), err)
 }
 
 // checkFiles looks at the private key.

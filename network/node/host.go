@@ -14,6 +14,7 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
 )
@@ -142,7 +143,7 @@ func (h *host) self() network.Self {
 		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, // checked by Validate
 		Kernel: h.device != nil && h.device.Kind() == backend.Kernel,
 		Policy: firewall.Policy{
-			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: firewall.NewPrefixes(excluded...),
+			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: set.NewPrefixes(excluded...),
 			Mark: firewall.Mark{Value: value, Mask: mask}, RandomFully: h.node.RandomFully, Forward: h.node.ForwardRules, Guard: firewall.Mode(h.node.Guard),
 		},
 	}

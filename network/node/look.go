@@ -23,7 +23,7 @@ func (d *daemon) report(ctx context.Context) Report {
 	rep := Report{
 		Version: d.version, Node: d.node.Name, Interface: d.node.Interface, PublicKey: d.host.key.Public().String(),
 		Engine:    EngineReport{Kind: string(d.host.device.Kind()), Reason: d.host.device.Reason()},
-		Firewall:  FirewallReport{Kind: d.host.firewall.Name(), Reason: d.host.firewall.Why(), Guard: d.node.Guard},
+		Firewall:  FirewallReport{Kind: d.host.firewall.Name(), Reason: d.host.firewall.Reason(), Guard: d.node.Guard},
 		Store:     d.storeReport(),
 		Wire:      d.wire.report(),
 		Peers:     []PeerReport{},

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/net/bpf"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/firewall/rule"
+	"github.com/loden-net/loden/config/set"
 )
 
 // keep is how many bytes of a packet the kernel hands over: an IPv6 header and a canary.
@@ -17,7 +17,7 @@ const keep = 128
 // not in Except. The zero value matches nothing.
 type Filter struct {
 	Networks opt.Dual[netip.Prefix]
-	Except   rule.Prefixes // underlay prefixes that lie inside a network
+	Except   set.Prefixes // underlay prefixes that lie inside a network
 }
 
 // Matches reports whether a packet, from its network header on, carries an overlay

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/network/firewall/rule"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/wire"
 )
 
@@ -62,7 +62,7 @@ func TestKernelProgramMatchesWhatFilterMatches(t *testing.T) {
 				except = append(except, prefix(t, family, "except"))
 			}
 		}
-		f.Except = rule.NewPrefixes(except...)
+		f.Except = set.NewPrefixes(except...)
 		family := rapid.SampledFrom([]opt.Family{opt.V4, opt.V6}).Draw(t, "family")
 		p := header(address(t, family, "src"), address(t, family, "dst"))
 		if got, want := run(t, f, p), f.Matches(p); got != want {
@@ -77,7 +77,7 @@ func TestFilterMatchesOverlayAddressesOnly(t *testing.T) {
 			V4: opt.Some(netip.MustParsePrefix("10.0.0.0/8")),
 			V6: opt.Some(netip.MustParsePrefix("fd44::/48")),
 		},
-		Except: rule.NewPrefixes(netip.MustParsePrefix("10.80.0.0/24")),
+		Except: set.NewPrefixes(netip.MustParsePrefix("10.80.0.0/24")),
 	}
 	for _, c := range []struct {
 		name, src, dst string

@@ -35,7 +35,7 @@ func Plain(f opt.Family) string {
 // Choose returns the command of a family to use: the variant that the host's rules are in,
 // else the one that the host has chosen. It starts no process on a host whose commands
 // are links to the programs, as distributions have them.
-func Choose(f opt.Family, nft, legacy Print) Command {
+func Choose(f opt.Family, nft, legacy Fingerprint) Command {
 	own := variantOf(Plain(f))
 	want := own
 	switch {

@@ -18,10 +18,10 @@ type Snapshot struct {
 
 // Holding is what was found at one place.
 type Holding struct {
-	Scope   opt.Option[rule.Scope] // what the rules were made from, where it can be read
-	Ours    bool                   // anything of ours is there
-	Foreign bool                   // flannel's rules are there, and to go
-	Right   bool                   // it is exactly as wished
+	Scope    opt.Option[rule.Scope] // what the rules were made from, where it can be read
+	Ours     bool                   // anything of ours is there
+	Flannels bool                   // flannel's rules are there, and to go
+	InSync   bool                   // it is exactly as wished
 }
 
 // view is one place of a snapshot, sorted into what matters.
@@ -90,19 +90,19 @@ func same(have []line, want []rule.Rule) bool {
 	})
 }
 
-// Look says what is at a place, compared with a wish.
-func (s Snapshot) Look(p rule.Place, want opt.Option[rule.List]) Holding {
+// Compare says what is at a place, compared with a wish.
+func (s Snapshot) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
 	v := s.look(p, want)
 	h := Holding{
-		Ours:    len(v.jumps) > 0 || len(v.stale) > 0,
-		Foreign: !v.foreign.empty(),
-		Right:   v.right && len(v.stale) == 0 && v.foreign.empty(),
+		Ours:     len(v.jumps) > 0 || len(v.stale) > 0,
+		Flannels: !v.foreign.empty(),
+		InSync:   v.right && len(v.stale) == 0 && v.foreign.empty(),
 	}
 	wantJumps := 0
 	if want.Present() {
 		wantJumps = 1
 	}
-	h.Right = h.Right && len(v.jumps) == wantJumps
+	h.InSync = h.InSync && len(v.jumps) == wantJumps
 	for _, l := range v.chains[v.hook] {
 		if scope := rule.ParseTitle(p, l.comment); scope.Present() {
 			h.Scope = scope
@@ -117,7 +117,7 @@ func (s Snapshot) Look(p rule.Place, want opt.Option[rule.List]) Holding {
 // Edit returns the input for iptables-restore that makes a place as wished: one table,
 // one commit. It is empty when nothing differs.
 func (s Snapshot) Edit(p rule.Place, want opt.Option[rule.List]) string {
-	if s.Look(p, want).Right {
+	if s.Compare(p, want).InSync {
 		return ""
 	}
 	v := s.look(p, want)

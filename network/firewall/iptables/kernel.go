@@ -11,8 +11,8 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Print is how one family's iptables looks from outside, found without a process.
-type Print struct {
+// Fingerprint is how one family's iptables looks from outside, found without a process.
+type Fingerprint struct {
 	Text    string // differs whenever rules that concern us do, counters apart
 	Ours    bool   // something of ours is there
 	Flannel bool   // something of flannel's is there
@@ -22,7 +22,7 @@ type Print struct {
 }
 
 // trace notes what a name or a rule of a table tells.
-func (p *Print) trace(table, s string) {
+func (p *Fingerprint) trace(table, s string) {
 	p.Ours = p.Ours || ours(s)
 	p.Flannel = p.Flannel || flannels(s)
 	if ours(s) || flannels(s) {
@@ -32,7 +32,7 @@ func (p *Print) trace(table, s string) {
 
 // Places returns where to list before a change: where something of ours is. At
 // Postrouting there may be unmarked rules of an old flannel's as well.
-func (p Print) Places() []rule.Place {
+func (p Fingerprint) Places() []rule.Place {
 	places := []rule.Place{rule.Postrouting}
 	for _, at := range rule.Places() {
 		if at != rule.Postrouting && p.traces[placeOf(at).table] {
@@ -56,13 +56,13 @@ func flannels(s string) bool {
 	return strings.Contains(s, flannelPrefix) || strings.Contains(s, flannelComment)
 }
 
-// PrintNFT looks at the rules that iptables-nft keeps in nf_tables.
-func PrintNFT(c *netfilter.Conn, f opt.Family) (Print, error) {
+// FingerprintNFT looks at the rules that iptables-nft keeps in nf_tables.
+func FingerprintNFT(c *netfilter.Conn, f opt.Family) (Fingerprint, error) {
 	chains, _, err := readNFT(c, f)
 	if errors.Is(err, netfilter.ErrAbsent) {
-		return Print{}, nil
+		return Fingerprint{}, nil
 	}
-	p := Print{traces: map[string]bool{}}
+	p := Fingerprint{traces: map[string]bool{}}
 	var b strings.Builder
 	for _, chain := range chains {
 		p.Used += len(chain.rules)
@@ -191,9 +191,9 @@ func tidying(chains []nftChain, f opt.Family) *netfilter.Batch {
 	return b
 }
 
-// PrintLegacy looks at the rules that iptables-legacy keeps in tables of its own.
-func PrintLegacy(f opt.Family) (Print, error) {
-	p := Print{traces: map[string]bool{}}
+// FingerprintLegacy looks at the rules that iptables-legacy keeps in tables of its own.
+func FingerprintLegacy(f opt.Family) (Fingerprint, error) {
+	p := Fingerprint{traces: map[string]bool{}}
 	names, err := netfilter.LegacyTables(f)
 	if err != nil {
 		return p, err

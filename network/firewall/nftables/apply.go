@@ -23,20 +23,20 @@ func Find() (*Tool, error) {
 	return &Tool{nft: nft}, nil
 }
 
-// Wish is what should be at some places; a place that is not named stays as it is.
-type Wish map[rule.Place]opt.Option[rule.List]
+// Desired is the desired rule lists of some places; a place that is not named stays as it is.
+type Desired map[rule.Place]opt.Option[rule.List]
 
 // Apply makes the places as wished in one transaction, and removes flannel's table in the
 // same one. The state must have been read just before: if the table changed meanwhile
 // nothing is applied and nft says so.
-func (t *Tool) Apply(ctx context.Context, s State, w Wish) error {
+func (t *Tool) Apply(ctx context.Context, s State, d Desired) error {
 	tx := t.nft.NewTransaction()
 	family := knftables.IPv4Family
 	if s.Family == opt.V6 {
 		family = knftables.IPv6Family
 	}
 	e := editor{tx: tx, family: family, state: s}
-	e.apply(w)
+	e.apply(d)
 	if tx.NumOperations() == 0 {
 		return nil
 	}
@@ -53,9 +53,9 @@ type editor struct {
 	state  State
 }
 
-func (e editor) apply(w Wish) {
+func (e editor) apply(d Desired) {
 	wanted := false
-	for _, l := range w {
+	for _, l := range d {
 		wanted = wanted || l.Present()
 	}
 	if e.state.dormant && wanted { // nothing in it works; knftables cannot wake it
@@ -66,7 +66,7 @@ func (e editor) apply(w Wish) {
 		e.tx.Add(e.table())
 	}
 	for _, p := range rule.Places() {
-		want, named := w[p]
+		want, named := d[p]
 		if !named {
 			continue
 		}
@@ -76,7 +76,7 @@ func (e editor) apply(w Wish) {
 			e.remove(placeOf(p))
 		}
 	}
-	if e.state.Exists && !wanted && e.emptyWithout(w) {
+	if e.state.Exists && !wanted && e.emptyWithout(d) {
 		e.tx.Delete(e.table())
 	}
 	if e.state.Flannel {
@@ -85,12 +85,12 @@ func (e editor) apply(w Wish) {
 }
 
 // emptyWithout reports whether our table holds no place but those of the wish.
-func (e editor) emptyWithout(w Wish) bool {
+func (e editor) emptyWithout(d Desired) bool {
 	for _, p := range rule.Places() {
-		if _, named := w[p]; named {
+		if _, named := d[p]; named {
 			continue
 		}
-		if e.state.Look(p, opt.None[rule.List]()).Ours {
+		if e.state.Compare(p, opt.None[rule.List]()).Ours {
 			return false
 		}
 	}

@@ -83,8 +83,8 @@ func read(c *netfilter.Conn, f opt.Family) (State, error) {
 	return s, nil
 }
 
-// Print returns a text that differs when the state does, counters apart.
-func (s State) Print() string {
+// Fingerprint returns a text that differs when the state does, counters apart.
+func (s State) Fingerprint() string {
 	var b strings.Builder
 	for _, name := range s.names() {
 		c := s.chains[name]
@@ -108,13 +108,13 @@ func (s State) names() []string {
 
 // Holding is what was found at one place.
 type Holding struct {
-	Scope opt.Option[rule.Scope] // what the rules were made from, where it can be read
-	Ours  bool                   // anything of ours is there
-	Right bool                   // it is exactly as wished, as far as comments tell
+	Scope  opt.Option[rule.Scope] // what the rules were made from, where it can be read
+	Ours   bool                   // anything of ours is there
+	InSync bool                   // it is exactly as wished, as far as comments tell
 }
 
-// Look says what is at a place, compared with a wish.
-func (s State) Look(p rule.Place, want opt.Option[rule.List]) Holding {
+// Compare says what is at a place, compared with a wish.
+func (s State) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
 	at := placeOf(p)
 	hook, hooked := s.chains[at.hook]
 	h := Holding{Ours: hooked || len(s.stale(at, nil)) > 0}
@@ -125,14 +125,14 @@ func (s State) Look(p rule.Place, want opt.Option[rule.List]) Holding {
 	}
 	list, ok := want.Get()
 	if !ok {
-		h.Right = !h.Ours
+		h.InSync = !h.Ours
 		return h
 	}
 	chains := at.chainsOf(s.Family, list)
-	h.Right = !s.dormant && hooked && at.fits(hook.Chain) && len(s.stale(at, chains)) == 0
+	h.InSync = !s.dormant && hooked && at.fits(hook.Chain) && len(s.stale(at, chains)) == 0
 	for _, c := range chains {
 		have, ok := s.chains[c.name]
-		h.Right = h.Right && ok && slices.EqualFunc(have.rules, c.rules, func(r netfilter.Rule, t text) bool {
+		h.InSync = h.InSync && ok && slices.EqualFunc(have.rules, c.rules, func(r netfilter.Rule, t text) bool {
 			return r.Comment == t.comment && r.Target == t.target
 		})
 	}

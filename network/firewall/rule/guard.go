@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 )
 
 // Guarding is everything the guard of one family depends on. docs/firewall.md has the
@@ -14,10 +15,10 @@ import (
 //	outside  not in Scope.Network, or in Except
 type Guarding struct {
 	Scope   Scope
-	Tunnel  string   // the interface overlay packets may use
-	Uplinks Names    // interfaces that lead off the node: never pod interfaces
-	Except  Prefixes // underlay prefixes that lie inside the network
-	Exclude Prefixes // destinations that see pod addresses (masquerade exclusions)
+	Tunnel  string       // the interface overlay packets may use
+	Uplinks set.Names    // interfaces that lead off the node: never pod interfaces
+	Except  set.Prefixes // underlay prefixes that lie inside the network
+	Exclude set.Prefixes // destinations that see pod addresses (masquerade exclusions)
 
 	// Routed says that the family is not masqueraded: pods speak with the outside by
 	// their own addresses, which is not overlay traffic.

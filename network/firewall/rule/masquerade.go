@@ -4,14 +4,15 @@ import (
 	"net/netip"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 )
 
 // Masquerading is everything the masquerade rules of one family depend on.
 type Masquerading struct {
 	Scope       Scope
-	Exclude     Prefixes // destinations that see the pods' own addresses
-	RandomFully bool     // fully random source ports, where the tools know them
-	Mark        Mark     // packets that somebody else masquerades already: kube-proxy's
+	Exclude     set.Prefixes // destinations that see the pods' own addresses
+	RandomFully bool         // fully random source ports, where the tools know them
+	Mark        Mark         // packets that somebody else masquerades already: kube-proxy's
 }
 
 // KubeProxyMark is the mark of packets that kube-proxy masquerades itself

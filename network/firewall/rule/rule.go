@@ -17,17 +17,6 @@ type Scope struct {
 	Subnet  netip.Prefix // this node's part of it
 }
 
-// ScopeOf returns a scope where both prefixes are known, and nothing otherwise: a network
-// without a lease has no rules, and neither has a lease without a network.
-func ScopeOf(network, subnet opt.Option[netip.Prefix]) opt.Option[Scope] {
-	n, okN := network.Get()
-	s, okS := subnet.Get()
-	if !okN || !okS {
-		return opt.None[Scope]()
-	}
-	return opt.Some(Scope{Network: n.Masked(), Subnet: s.Masked()})
-}
-
 // Family returns the family of a valid scope.
 func (s Scope) Family() opt.Family { return opt.FamilyOf(s.Network.Addr()) }
 

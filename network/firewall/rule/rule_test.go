@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
@@ -76,13 +77,13 @@ func setting(t *rapid.T, f opt.Family) rule.Guarding {
 		g.Scope = rule.Scope{Network: netip.MustParsePrefix("fd44::/48"), Subnet: netip.MustParsePrefix("fd44:0:0:1::/64")}
 	}
 	if rapid.Bool().Draw(t, "uplinks known") {
-		g.Uplinks = rule.NewNames("eth0", "eth1")
+		g.Uplinks = set.NewNames("eth0", "eth1")
 	}
 	if rapid.Bool().Draw(t, "underlay inside") {
-		g.Except = rule.NewPrefixes(netip.MustParsePrefix("10.244.80.0/24"), netip.MustParsePrefix("fd44:0:0:80::/64"))
+		g.Except = set.NewPrefixes(netip.MustParsePrefix("10.244.80.0/24"), netip.MustParsePrefix("fd44:0:0:80::/64"))
 	}
 	if rapid.Bool().Draw(t, "exclusions") {
-		g.Exclude = rule.NewPrefixes(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:7::/48"))
+		g.Exclude = set.NewPrefixes(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:7::/48"))
 	}
 	return g
 }
@@ -106,7 +107,7 @@ func kindOf(g rule.Guarding, a netip.Addr) kind {
 	return theirs
 }
 
-func within(s rule.Prefixes, a netip.Addr) bool {
+func within(s set.Prefixes, a netip.Addr) bool {
 	for p := range s.Of(opt.FamilyOf(a)) {
 		if p.Contains(a) {
 			return true

@@ -16,7 +16,7 @@ import (
 // remains finds what a back-end that is not in use left behind, ours or flannel's, and
 // removes it. Looking starts no process. Flannel's rules go only where ours are to be
 // instead: without a wish of our own they are none of our business.
-type remains struct {
+type leftover struct {
 	name   string
 	find   func(f opt.Family, takeOver bool) (bool, error)
 	remove func(ctx context.Context, f opt.Family, takeOver bool) error
@@ -25,20 +25,20 @@ type remains struct {
 // changes returns the removal of one family, if there is something to remove. It comes
 // after the new rules are in place: for a moment both are, which masquerades once all the
 // same.
-func (r remains) changes(f opt.Family, takeOver bool) ([]diff.Change, error) {
-	found, err := r.find(f, takeOver)
+func (l leftover) changes(f opt.Family, takeOver bool) ([]diff.Change, error) {
+	found, err := l.find(f, takeOver)
 	if err != nil || !found {
 		return nil, err
 	}
 	return []diff.Change{{
-		Part: partMasq, Verb: verbDelete, Object: fmt.Sprintf("%s, left in %s", f, r.name),
-		Run: func(ctx context.Context) error { return r.remove(ctx, f, takeOver) },
+		Part: partMasq, Verb: verbDelete, Object: fmt.Sprintf("%s, left in %s", f, l.name),
+		Run: func(ctx context.Context) error { return l.remove(ctx, f, takeOver) },
 	}}, nil
 }
 
-// nftablesRemains are our own table and flannel's.
-func nftablesRemains() remains {
-	return remains{
+// nftablesLeftover are our own table and flannel's.
+func nftablesLeftover() leftover {
+	return leftover{
 		name: string(NFTables),
 		find: func(f opt.Family, takeOver bool) (bool, error) {
 			s, err := readNFTables(f)
@@ -50,12 +50,12 @@ func nftablesRemains() remains {
 	}
 }
 
-// iptablesRemains are rules in the variant of iptables that is not in use.
-func iptablesRemains(v iptables.Variant) remains {
-	return remains{
+// iptablesLeftover are rules in the variant of iptables that is not in use.
+func iptablesLeftover(v iptables.Variant) leftover {
+	return leftover{
 		name: fmt.Sprintf("%s (%s)", IPTables, v),
 		find: func(f opt.Family, takeOver bool) (bool, error) {
-			look, err := printOf(v, f)
+			look, err := fingerprintOf(v, f)
 			return look.Ours || look.Flannel && takeOver, err
 		},
 		remove: func(ctx context.Context, f opt.Family, takeOver bool) error {
