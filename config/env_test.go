@@ -4,10 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/spf13/pflag"
 	"pgregory.net/rapid"
 
 	"github.com/loden-net/loden/config"
@@ -106,60 +104,6 @@ func TestWriteFileReplacesWholeWithTheModeAsked(t *testing.T) {
 	}
 	if err := config.WriteFile(filepath.Join(path, "below-a-file"), nil, 0o644, 0o755); err == nil {
 		t.Error("no error for a path below a file")
-	}
-}
-
-func TestEnvironmentFillsWhatFlagsLeave(t *testing.T) {
-	var n config.Node
-	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
-	n.StoreFlags(fs)
-	n.HostFlags(fs)
-	n.RunFlags(fs)
-	if err := fs.Parse([]string{"--node-name=a", "--ip-masq"}); err != nil {
-		t.Fatal(err)
-	}
-	env := map[string]string{"LODEN_NODE_NAME": "b", "LODEN_PUBLIC_IP": "192.0.2.1", "LODEN_ETCD_PREFIX": "", "LODEN_ETCD_PASSWORD": "s3cret"}
-	err := config.FromEnvironment(fs, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
-	if err != nil || n.Name != "a" || n.PublicIP != "192.0.2.1" || n.EtcdPrefix != "/coreos.com/network" || n.EtcdPassword != "s3cret" {
-		t.Errorf("got %+v, %v", n, err)
-	}
-	if text := strings.Join([]string{n.EtcdPassword.String(), fs.Lookup("etcd-password").Value.String()}, " "); strings.Contains(text, "s3cret") {
-		t.Error("the password prints")
-	}
-	if err := n.Validate(); err != nil {
-		t.Error(err)
-	}
-	env["LODEN_IP_MASQ"], env["LODEN_LEASE_TTL"] = "", "soon"
-	if err := config.FromEnvironment(fs, func(k string) (string, bool) { v, ok := env[k]; return v, ok }); err == nil || !strings.Contains(err.Error(), "LODEN_LEASE_TTL") {
-		t.Errorf("bad value: got %v", err)
-	}
-}
-
-func TestNodeSettingsAreCheckedOneLineEach(t *testing.T) {
-	set := func(args ...string) error {
-		var n config.Node
-		fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
-		n.HostFlags(fs)
-		n.RunFlags(fs)
-		if err := fs.Parse(append([]string{"--node-name=a"}, args...)); err != nil {
-			return err
-		}
-		return n.Validate()
-	}
-	for _, fine := range []string{"--node-name=a", "--node-name=node-1.example_net", "--node-name=" + strings.Repeat("a", 253)} {
-		if err := set(fine); err != nil {
-			t.Errorf("%s: got %v", fine, err)
-		}
-	}
-	for _, bad := range []string{
-		"--node-name=a b", "--node-name=-a", "--node-name=a.", "--node-name=ä", "--node-name=", "--node-name=" + strings.Repeat("a", 254), "--engine=fast", "--firewall=ufw", "--guard=maybe", "--ipv6-masq=yes", "--public-ip=fd00::1",
-		"--public-ipv6=192.0.2.1", "--iface-regex=[", "--iface-can-reach=host", "--masq-exclude=10.0.0.0", "--lease-ttl=1s",
-		"--resync=0s", "--listen-port=70000", "--masq-mark=0x4000", "--masq-mark=3/1", "--masq-mark=1/0", "--masq-mark=1/x", "--interface=a-name-that-is-too-long",
-	} {
-		flag, _, _ := strings.Cut(bad, "=")
-		if err := set(bad); err == nil || !strings.Contains(err.Error(), flag) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: got %v", bad, err)
-		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -24,13 +23,11 @@ func checkCommand(flags *config.Node) *cobra.Command {
 			"packets of that kind are sent to prove that they would be seen.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := settingsOf(flags, cmd.ErrOrStderr())
+			settings, err := settingsOfDaemon(cmd, flags)
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			findings := node.Check(ctx, settings, node.CheckOptions{Wire: onWire})
+			findings := node.Check(cmd.Context(), settings, node.CheckOptions{Wire: onWire, Limit: timeout})
 			if err := printFindings(cmd, findings, asJSON); err != nil {
 				return err
 			}
@@ -47,7 +44,7 @@ func checkCommand(flags *config.Node) *cobra.Command {
 	flags.RunFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&onWire, "wire", false, "look at the uplinks for overlay addresses in clear")
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to try")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "time limit of each finding")
 	return cmd
 }
 

@@ -20,7 +20,7 @@ func downCommand(flags *config.Node) *cobra.Command {
 			"back. The private key stays: it is who this node is. `loden run` must not be running.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := settingsOf(flags, cmd.ErrOrStderr())
+			settings, err := settingsOfDaemon(cmd, flags)
 			if err != nil {
 				return err
 			}

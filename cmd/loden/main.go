@@ -110,17 +110,34 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// settingsOf returns what the flags say, checked, for a command that works on the node. Its
-// log goes to w.
+// settingsOf returns the settings of the flags, checked, for a command that works on the
+// node. Its log goes to w.
 func settingsOf(flags *config.Node, w io.Writer) (node.Settings, error) {
 	log, err := newLogger(flags, w)
 	if err != nil {
 		return node.Settings{}, err
 	}
-	if err := flags.Validate(); err != nil {
+	settings, err := flags.Parse()
+	if err != nil {
 		return node.Settings{}, usageError(err)
 	}
-	return node.Settings{Node: *flags, Version: version, Log: log}, nil
+	return node.Settings{Settings: settings, Version: version, Log: log}, nil
+}
+
+// settingsOfDaemon returns the settings of the flags, and for each flag that neither the
+// command line nor the environment gives, the setting of the daemon that has the same run
+// directory, whether it runs now or ran last.
+func settingsOfDaemon(cmd *cobra.Command, flags *config.Node) (node.Settings, error) {
+	record, err := node.Record(flags.RunDir)
+	if err != nil {
+		return node.Settings{}, err
+	}
+	if record != nil {
+		if err := config.FromRecord(cmd.Flags(), record); err != nil {
+			return node.Settings{}, fmt.Errorf("%s: %w: give the flags on the command line, or start loden run anew", node.RecordPath(flags.RunDir), err)
+		}
+	}
+	return settingsOf(flags, cmd.ErrOrStderr())
 }
 
 // newLogger returns the logger that the settings ask for, writing to w.

@@ -130,7 +130,7 @@ func (s *store) with(cmd *cobra.Command, flags *config.Node, do func(context.Con
 
 // open is with for a command that goes on after the first answer.
 func (s *store) open(ctx context.Context, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
-	opts := node.EtcdOptions(flags)
+	opts := node.Settings{Settings: config.Settings{Etcd: flags.Etcd()}}.Store()
 	opts.RPCTimeout, opts.DialTimeout = s.timeout, s.timeout
 	r, err := etcd.Open(ctx, opts, zerolog.Nop())
 	if err != nil {

@@ -21,7 +21,7 @@ func planCommand(flags *config.Node) *cobra.Command {
 		Short: "Print the changes that `loden run` would make now, and make none",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := settingsOf(flags, cmd.ErrOrStderr())
+			settings, err := settingsOfDaemon(cmd, flags)
 			if err != nil {
 				return err
 			}

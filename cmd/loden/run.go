@@ -19,6 +19,9 @@ func runCommand(flags *config.Node) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if settings.Record, err = config.RecordFlags(cmd.LocalFlags()); err != nil {
+				return err
+			}
 			return node.Run(cmd.Context(), settings)
 		},
 	}

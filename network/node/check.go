@@ -6,152 +6,283 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
-	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/network/wire"
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
 	What   string `json:"what"`
 	State  State  `json:"state"`
-	Detail string `json:"detail"` // what was found; for a failure the cause and the remedy
+	Detail string `json:"detail"` // the observation; for a failure the cause and the remedy
 }
 
-// State says how bad a finding is.
+// State is the verdict of a finding.
 type State string
 
 // The states of a finding.
 const (
 	Good State = "ok"
-	Warn State = "warn" // works, but perhaps not as wished
-	Bad  State = "FAIL" // loden run would not work
+	Warn State = "warn" // Run works, but perhaps not as the operator expects
+	Bad  State = "FAIL" // Run would not work
 )
 
-// CheckOptions say what Check looks at beyond the usual.
+// CheckOptions say what Check looks at beyond the usual, and for how long.
 type CheckOptions struct {
-	Wire bool // look at the uplinks for overlay addresses in clear, which sends a few empty packets
+	Wire  bool          // look at the uplinks for overlay addresses in clear, which sends a few empty packets
+	Limit time.Duration // of each finding; 0 means 5 s
 }
 
-// Check looks for what would keep this host from being a node, and changes nothing. One
-// failure does not hide another.
+// findingLimit is the default of CheckOptions.Limit.
+const findingLimit = 5 * time.Second
+
+// Check looks for what would keep this host from being a node, and changes nothing. Each
+// finding has its own time limit, and a failure does not hide another.
 func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
-	node, log := &s.Node, s.Log
-	h := &host{node: node, log: log}
-	out := []Finding{checkPrivilege(), h.checkUplinks(), h.checkEngine(ctx)}
-	if h.device != nil {
-		defer h.close()
+	if o.Limit <= 0 {
+		o.Limit = findingLimit
 	}
-	out = append(out, h.checkFirewall(ctx), h.checkFiles())
-	n, stored := checkStore(ctx, node, log)
-	out = append(out, stored...)
-	if n, ok := n.Get(); ok {
-		out = append(out, h.checkNetwork(ctx, n)...)
+	c := &check{host: host{settings: s, log: s.Log}, limit: o.Limit}
+	defer c.host.close()
+	c.find(ctx, "privilege", checkPrivilege)
+	c.find(ctx, "uplink", c.uplinks)
+	c.find(ctx, "wireguard", c.engine)
+	c.find(ctx, "private key", c.privateKey)
+	c.find(ctx, "directories", c.directories)
+	c.store(ctx)
+	c.find(ctx, "firewall", c.firewall)
+	if n, ok := c.network.Get(); ok {
+		c.mtu(n)
+		c.overlay(n)
+		if c.working && !c.host.outlook.Uplinks.IsZero() {
+			c.find(ctx, "port", func(ctx context.Context) (string, error) { return c.port(ctx, n) })
+		}
 		if o.Wire {
-			out = append(out, h.checkWire(ctx, n))
+			c.wire(ctx, n)
 		}
 	}
-	return out
+	return c.findings
 }
 
-// found makes a finding of a result: the detail when it worked, the error otherwise.
-func found(what, detail string, err error) Finding {
+// check collects the findings of a host.
+type check struct {
+	host     host
+	limit    time.Duration
+	network  opt.Option[config.Network]
+	working  bool // the device answers
+	findings []Finding
+}
+
+// add adds a finding: the detail, or the error as a failure.
+func (c *check) add(what, detail string, err error) {
 	if err != nil {
-		return Finding{what, Bad, oneLine(err.Error())}
+		c.findings = append(c.findings, Finding{what, Bad, oneLine(err.Error())})
+		return
 	}
-	return Finding{what, Good, detail}
+	c.findings = append(c.findings, Finding{what, Good, detail})
 }
 
-func checkPrivilege() Finding {
+// find adds the finding of fn, which returns the detail. A function that does not return
+// within the limit is a failure too, and does not hold up the next finding.
+func (c *check) find(ctx context.Context, what string, fn func(context.Context) (string, error)) {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	type result struct {
+		detail string
+		err    error
+	}
+	done := make(chan result, 1) // so that a late function does not wait for a reader
+	go func() {
+		detail, err := fn(ctx)
+		done <- result{detail, err}
+	}()
+	select {
+	case r := <-done:
+		c.add(what, r.detail, r.err)
+	case <-time.After(c.limit + graceTime):
+		c.add(what, "", fmt.Errorf("no answer within %v: see --timeout", c.limit))
+	}
+}
+
+// graceTime is how long a function may take to return after its context has ended.
+const graceTime = 500 * time.Millisecond
+
+func checkPrivilege(context.Context) (string, error) {
 	if os.Geteuid() != 0 {
-		return Finding{"privilege", Bad, "not root: run it with sudo, or give it CAP_NET_ADMIN and CAP_NET_RAW as root of a container"}
+		return "", errors.New("not root: use sudo; in a container run as root with CAP_NET_ADMIN and CAP_NET_RAW")
 	}
-	return Finding{"privilege", Good, "root"}
+	var missing []string
+	for _, needed := range []struct {
+		name string
+		bit  uint
+	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_RAW", unix.CAP_NET_RAW}} {
+		if !capable(needed.bit) {
+			missing = append(missing, needed.name)
+		}
+	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("root without %s: add it to the container's or the unit's capabilities", strings.Join(missing, " and "))
+	}
+	return "root with CAP_NET_ADMIN and CAP_NET_RAW", nil
 }
 
-func (h *host) checkUplinks() Finding {
+// capable reports whether a capability is in this process's effective set. An unreadable set
+// counts as full: the checks that need a capability fail by themselves then.
+func capable(bit uint) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return true
+	}
+	return data[bit/32].Effective&(1<<(bit%32)) != 0
+}
+
+func (c *check) uplinks(context.Context) (string, error) {
 	var err error
-	h.outlook, err = h.look()
+	c.host.outlook, err = c.host.observe()
 	var uplinks []string
-	for f, u := range h.outlook.Uplinks.All() {
+	for f, u := range c.host.outlook.Uplinks.All() {
 		uplinks = append(uplinks, fmt.Sprintf("%s %s on %s (MTU %d)", f, u.Public, u.Name, u.MTU))
 	}
-	return found("uplink", strings.Join(uplinks, ", "), err)
+	return strings.Join(uplinks, ", "), err
 }
 
-func (h *host) checkEngine(ctx context.Context) Finding {
-	var err error
-	h.device, err = backend.Open(backend.Options{Name: h.node.Interface, Engine: h.node.Engine, RunDir: h.node.RunDir, Log: h.log})
-	if err != nil {
-		return found("wireguard", "", err)
+func (c *check) engine(ctx context.Context) (string, error) {
+	if err := c.host.openDevice(); err != nil {
+		return "", err
 	}
-	return found("wireguard", fmt.Sprintf("%s: %s", h.device.Kind(), h.device.Reason()), h.device.Check(ctx))
+	err := c.host.device.Check(ctx)
+	c.working = err == nil
+	return fmt.Sprintf("%s: %s", c.host.device.Kind(), c.host.device.Reason()), err
 }
 
-func (h *host) checkFirewall(ctx context.Context) Finding {
-	w, err := firewall.Open(ctx, firewall.Options{Backend: h.node.Firewall, Log: h.log})
-	if err != nil {
-		return found("firewall", "", err)
+func (c *check) privateKey(context.Context) (string, error) {
+	_, missing := os.Stat(backend.KeyPath(c.host.settings.StateDir))
+	if err := c.host.readKey(); err != nil {
+		return "", err
 	}
-	_, err = w.Changes(ctx, firewall.Config{})
-	return found("firewall", w.Name()+": "+w.Reason(), err)
+	if errors.Is(missing, fs.ErrNotExist) {
+		return "there is no key yet; loden run makes " + backend.KeyPath(c.host.settings.StateDir), nil
+	}
+	return "public half " + c.host.key.Public().String(), nil
 }
 
-// checkFiles looks at the private key.
-func (h *host) checkFiles() Finding {
-	key, err := backend.ReadKey(h.node.StateDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		h.key, err = backend.NewKey()
-		return found("private key", "none yet; loden run makes "+backend.KeyPath(h.node.StateDir), err)
+// store asks etcd for the network document.
+func (c *check) store(ctx context.Context) {
+	var st store
+	var n config.Network
+	var document error
+	c.find(ctx, "etcd", func(ctx context.Context) (_ string, err error) {
+		if st, err = openStore(ctx, c.host.settings); err != nil {
+			return "", err
+		}
+		if n, document = st.Network(ctx); !st.Status().Connected {
+			return "", document
+		}
+		return "answers", nil
+	})
+	if c.findings[len(c.findings)-1].State == Bad {
+		return
 	}
-	h.key = key
-	return found("private key", "public half "+key.Public().String(), err)
-}
-
-// checkStore asks etcd for the network document.
-func checkStore(ctx context.Context, node *config.Node, log zerolog.Logger) (opt.Option[config.Network], []Finding) {
-	none := opt.None[config.Network]()
-	registry, err := openRegistry(ctx, node, log)
-	if err != nil {
-		return none, []Finding{found("etcd", "", err)}
-	}
-	defer registry.Close()
-	n, err := registry.Network(ctx)
-	if !registry.Status().Connected {
-		return none, []Finding{found("etcd", "", err)}
-	}
-	out := []Finding{{"etcd", Good, "answers"}}
-	if err != nil {
-		return none, append(out, found("network document", "", err))
-	}
+	defer st.Close()
 	text, err := json.Marshal(n)
-	return opt.Some(n), append(out, found("network document", string(text), err))
+	c.add("network document", string(text), errors.Join(document, err))
+	if document == nil {
+		c.network = opt.Some(n)
+	}
 }
 
-// checkNetwork holds the network document against this host.
-func (h *host) checkNetwork(ctx context.Context, n config.Network) []Finding {
-	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
-	mtu := network.MTU(in)
-	out := []Finding{{"MTU", Good, fmt.Sprintf("%d bytes in the tunnel", mtu)}}
-	if mtu < 1280 && n.Ranges.V6.Present() {
-		out[0] = Finding{"MTU", Bad, fmt.Sprintf("%d bytes in the tunnel, and IPv6 needs 1280 (RFC 8200): raise the uplink's MTU", mtu)}
+// firewall opens the driver that Run would choose, which depends on the network document,
+// and lists the rules.
+func (c *check) firewall(ctx context.Context) (string, error) {
+	if err := c.host.openFirewall(ctx, c.network); err != nil {
+		return "", err
 	}
-	for f, u := range h.outlook.Uplinks.All() {
+	detail := c.host.firewall.Name() + ": " + c.host.firewall.Reason()
+	if n, ok := c.network.Get(); ok {
+		return detail, c.host.rulesPossible(ctx, n)
+	}
+	return detail, nil
+}
+
+// mtu checks the tunnel's MTU.
+func (c *check) mtu(n config.Network) {
+	mtu := network.MTU(c.host.inputs(n))
+	if mtu < minMTU && n.Ranges.V6.Present() {
+		c.add("MTU", "", fmt.Errorf("%d bytes in the tunnel, and IPv6 needs %d (RFC 8200): raise the uplink's MTU", mtu, minMTU))
+		return
+	}
+	c.add("MTU", fmt.Sprintf("%d bytes in the tunnel", mtu), nil)
+}
+
+// minMTU is the least MTU of a link for IPv6, in bytes (RFC 8200 section 5).
+const minMTU = 1280
+
+// overlay says when an uplink's address lies in the overlay. The node works then, as far as
+// the routes of the LAN are more specific than the overlay's.
+func (c *check) overlay(n config.Network) {
+	for f, u := range c.host.outlook.Uplinks.All() {
 		if r, ok := n.Ranges.Of(f).Get(); ok && r.Network.Contains(u.Address) {
-			out = append(out, Finding{"overlay", Bad, fmt.Sprintf("the uplink's address %s lies in the overlay %s: choose another network", u.Address, r.Network)})
+			c.add("overlay", fmt.Sprintf("the uplink's address %s lies in the overlay %s; hosts on the link are reached directly, since their route is more specific", u.Address, r.Network), nil)
 		}
 	}
-	if h.device == nil || h.outlook.Uplinks.IsZero() {
-		return out
+}
+
+// port asks whether the interface can have its UDP port.
+func (c *check) port(ctx context.Context, n config.Network) (string, error) {
+	_, err := c.host.deviceChanges(ctx, n)
+	return fmt.Sprintf("UDP %d is free, or this node's already", network.Port(c.host.inputs(n))), err
+}
+
+// wire samples the uplinks once.
+func (c *check) wire(ctx context.Context, n config.Network) {
+	result, err := wire.Check(ctx, sampleOf(c.host.outlook, n))
+	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, c.host.outlook.Exits, sampleTime)
+	switch {
+	case err != nil:
+		c.add("wire", "", err)
+	case result.Clear > 0:
+		c.add("wire", "", fmt.Errorf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples))
+	case !result.Encrypted():
+		c.findings = append(c.findings, Finding{"wire", Warn, canaries + ", so an empty result proves nothing: try again on a quieter link"})
+	default:
+		c.add("wire", "no packet in clear; "+canaries, nil)
 	}
-	_, err := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: mtu, Addresses: opt.Dual[netip.Addr]{}}))
-	return append(out, found("port", fmt.Sprintf("UDP %d can be had", network.Port(in)), err))
+}
+
+// directories checks that Run can write its files.
+func (c *check) directories(context.Context) (string, error) {
+	dirs := []string{c.host.settings.StateDir, c.host.settings.RunDir}
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, writable(dir))
+	}
+	return strings.Join(dirs, " and ") + " can be written", errors.Join(errs...)
+}
+
+// writable reports why no file can be made in dir. For a directory that does not exist yet
+// the nearest parent counts.
+func writable(dir string) error {
+	for {
+		err := unix.Access(dir, unix.W_OK|unix.X_OK)
+		parent := filepath.Dir(dir)
+		if errors.Is(err, fs.ErrNotExist) && parent != dir {
+			dir = parent
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s cannot be written: %w: mount it writable, or give --state-dir and --run-dir", dir, err)
+		}
+		return nil
+	}
 }

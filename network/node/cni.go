@@ -34,13 +34,14 @@ type conflist struct {
 	SubnetFile, Socket, Tunnel string
 }
 
-// newCNI returns what the node's settings ask for. The zero settings install nothing.
-func newCNI(node *config.Node) (cniInstall, error) {
+// newCNI returns the installation that the node's settings ask for. The zero settings
+// install nothing.
+func newCNI(s Settings) (cniInstall, error) {
 	c := cniInstall{
-		confDir: node.CNIConfDir, binDir: node.CNIBinDir, sources: []string{node.CNISource},
-		conf: conflist{SubnetFile: node.SubnetFile, Socket: socketPath(node.RunDir), Tunnel: node.Interface},
+		confDir: s.CNI.ConfDir, binDir: s.CNI.BinDir, sources: []string{s.CNI.Source},
+		conf: conflist{SubnetFile: s.SubnetFile, Socket: socketPath(s.RunDir), Tunnel: s.Interface},
 	}
-	if node.CNISource == "" {
+	if s.CNI.Source == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return cniInstall{}, fmt.Errorf("find the CNI plugins beside this program: %w", err)
@@ -94,9 +95,9 @@ func (c cniInstall) remove(context.Context) ([]diff.Change, error) {
 	return append(changes, plugins...), err
 }
 
-// rivals returns the configurations that a runtime would take before ours, because their
+// conflicts returns the configurations that a runtime would take before ours, because their
 // names sort earlier.
-func (c cniInstall) rivals() ([]string, error) {
+func (c cniInstall) conflicts() ([]string, error) {
 	if c.confDir == "" {
 		return nil, nil
 	}

@@ -24,13 +24,13 @@ const ownPlugin = "loden-cni"
 // plugins are the programs that the configuration needs.
 func plugins() []string { return []string{ownPlugin, "bridge", "host-local", "loopback", "portmap"} }
 
-// ledgerName is the file beside the plugins that says which of them were installed here,
+// manifestName is the file beside the plugins that says which of them were installed here,
 // by name and SHA-256, so that a distribution's own plugins are neither overwritten nor
 // removed.
-const ledgerName = ".loden-plugins"
+const manifestName = ".loden-plugins"
 
-// ledger maps a plugin's name to the SHA-256 of what was installed.
-type ledger map[string]string
+// manifest maps a plugin's name to the SHA-256 of what was installed.
+type manifest map[string]string
 
 // installPlugins compares the plugins with their sources. A reference plugin that somebody
 // else put there is used as it is.
@@ -38,11 +38,11 @@ func (c cniInstall) installPlugins() ([]diff.Change, error) {
 	if c.binDir == "" {
 		return nil, nil
 	}
-	owned, err := c.readLedger()
+	owned, err := c.readManifest()
 	if err != nil {
 		return nil, err
 	}
-	next := ledger{}
+	next := manifest{}
 	var changes []diff.Change
 	for _, name := range plugins() {
 		p := plugin{name: name, dst: filepath.Join(c.binDir, name), owned: owned[name]}
@@ -58,7 +58,7 @@ func (c cniInstall) installPlugins() ([]diff.Change, error) {
 		}
 	}
 	if want := next.bytes(); !bytes.Equal(want, owned.bytes()) {
-		path := c.ledgerPath()
+		path := c.manifestPath()
 		// Written first: an entry without its file claims nothing, a file without its entry
 		// would be taken for somebody else's.
 		first := diff.Change{Part: "cni", Verb: "set", Object: path, Run: func(context.Context) error {
@@ -69,12 +69,12 @@ func (c cniInstall) installPlugins() ([]diff.Change, error) {
 	return changes, nil
 }
 
-// removePlugins removes what the ledger says was installed, if it still is that.
+// removePlugins removes what the manifest says was installed, if it still is that.
 func (c cniInstall) removePlugins() ([]diff.Change, error) {
 	if c.binDir == "" {
 		return nil, nil
 	}
-	owned, err := c.readLedger()
+	owned, err := c.readManifest()
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (c cniInstall) removePlugins() ([]diff.Change, error) {
 		}
 	}
 	if len(owned) > 0 {
-		changes = append(changes, removal(c.ledgerPath()))
+		changes = append(changes, removal(c.manifestPath()))
 	}
 	return changes, nil
 }
@@ -100,11 +100,11 @@ type plugin struct {
 	name  string
 	src   string // found by compare
 	dst   string
-	owned string // the SHA-256 that the ledger has; "" when it is not ours
+	owned string // the SHA-256 that the manifest has; "" when it is not ours
 }
 
 // compare returns what is to be done with the plugin ("" for nothing), and the SHA-256 that
-// the ledger should have ("" when the plugin there is not ours). The usual case, nothing to
+// the manifest should have ("" when the plugin there is not ours). The usual case, nothing to
 // do, costs two calls of stat and reads no file.
 func (p *plugin) compare(sources []string) (verb, hash string, err error) {
 	there, err := os.Stat(p.dst)
@@ -190,24 +190,24 @@ func hashOf(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func (c cniInstall) ledgerPath() string { return filepath.Join(c.binDir, ledgerName) }
+func (c cniInstall) manifestPath() string { return filepath.Join(c.binDir, manifestName) }
 
-// readLedger returns what was installed here; nothing when there is no ledger.
-func (c cniInstall) readLedger() (ledger, error) {
-	data, err := os.ReadFile(c.ledgerPath())
+// readManifest returns what was installed here; nothing when there is no manifest.
+func (c cniInstall) readManifest() (manifest, error) {
+	data, err := os.ReadFile(c.manifestPath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return ledger{}, nil
+		return manifest{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read list of installed plugins: %w", err)
 	}
-	return parseLedger(data), nil
+	return parseManifest(data), nil
 }
 
-// parseLedger reads the form of sha256sum(1): hash, two spaces, name. A line of any other
+// parseManifest reads the form of sha256sum(1): hash, two spaces, name. A line of any other
 // form claims nothing.
-func parseLedger(data []byte) ledger {
-	l := ledger{}
+func parseManifest(data []byte) manifest {
+	l := manifest{}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		hash, name, ok := strings.Cut(lines.Text(), "  ")
@@ -218,8 +218,8 @@ func parseLedger(data []byte) ledger {
 	return l
 }
 
-// bytes returns the ledger in the order of plugins.
-func (l ledger) bytes() []byte {
+// bytes returns the manifest in the order of plugins.
+func (l manifest) bytes() []byte {
 	var b bytes.Buffer
 	for _, name := range plugins() {
 		if hash, ok := l[name]; ok {

@@ -29,10 +29,10 @@ func newCNIHost(t testing.TB) *cniHost {
 		t.Fatal(err)
 	}
 	h := &cniHost{t: t, src: filepath.Join(dir, "src")}
-	h.cniInstall, err = newCNI(&config.Node{
-		CNIConfDir: filepath.Join(dir, "net.d"), CNIBinDir: filepath.Join(dir, "bin"), CNISource: h.src,
+	h.cniInstall, err = newCNI(Settings{Settings: config.Settings{
+		CNI:        config.CNI{ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), Source: h.src},
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/loden", Interface: "loden0",
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,12 +137,12 @@ func TestCNIRemoveTakesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-func TestCNIRivalsAreThoseThatSortEarlier(t *testing.T) {
+func TestCNIConflictsAreThoseThatSortEarlier(t *testing.T) {
 	h := newCNIHost(t)
 	for _, name := range []string{"05-cilium.conflist", "10-flannel.conflist", "10-loden.conflist", "00-x.conf", "01-y.json", "02-z.txt", "99-a.conflist"} {
 		h.put(filepath.Join(h.confDir, name), "{}")
 	}
-	got, err := h.rivals()
+	got, err := h.conflicts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestCNIRivalsAreThoseThatSortEarlier(t *testing.T) {
 		got[i] = filepath.Base(got[i])
 	}
 	if want := []string{"00-x.conf", "01-y.json", "05-cilium.conflist", "10-flannel.conflist"}; !slices.Equal(got, want) {
-		t.Errorf("rivals %v, want %v", got, want)
+		t.Errorf("conflicts %v, want %v", got, want)
 	}
 }
 
@@ -206,11 +206,11 @@ func TestCNIInstallSettles(t *testing.T) {
 	})
 }
 
-func FuzzParseLedger(f *testing.F) {
+func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(strings.Repeat("0a", 32) + "  bridge\n"))
 	f.Add([]byte("x  y\n\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for name, hash := range parseLedger(data) {
+		for name, hash := range parseManifest(data) {
 			if len(hash) != 64 || strings.Contains(name, "\n") {
 				t.Errorf("%q: entry %q %q", data, name, hash)
 			}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
@@ -16,50 +14,52 @@ import (
 
 // DownOptions say what Down leaves.
 type DownOptions struct {
-	KeepLease bool // leave the lease in etcd, so that the subnets stay this node's
+	KeepLease bool // the lease stays in etcd, so that the subnets stay this node's
 }
 
 // Down applies the zero State and releases the lease. The host is cleared even when etcd
 // is away; the error then says that the lease stays. No daemon may run meanwhile.
 func Down(ctx context.Context, s Settings, o DownOptions) error {
-	node, log := &s.Node, s.Log
-	h, err := openTools(ctx, node, opt.None[config.Network](), log)
+	h, err := openTools(ctx, s, opt.None[config.Network]())
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	lock, err := lockNode(node.RunDir)
+	lock, err := lockNode(s.RunDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	_, err = h.reconciler(func(network.Status) {}).Apply(ctx, network.State{})
-	if err != nil {
+	if _, err = h.reconciler(func(network.Status) {}).Apply(ctx, network.State{}); err != nil {
 		return fmt.Errorf("remove from this host: %w", err)
 	}
-	log.Info().Msg("nothing of loden is left on this host but its key")
+	sweep(s)
+	if err := dropRecord(s.RunDir); err != nil {
+		return err
+	}
+	s.Log.Info().Msg("loden's key and the leases on disk are all that is left on this host")
 	if o.KeepLease {
 		return nil
 	}
-	return release(ctx, node, log)
+	return release(ctx, s)
 }
 
-// releaseLimit bounds how long down waits for etcd once the host is clear.
+// releaseLimit bounds the wait for etcd after the host was cleared.
 const releaseLimit = 10 * time.Second
 
-func release(ctx context.Context, node *config.Node, log zerolog.Logger) error {
+func release(ctx context.Context, s Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
 	defer cancel()
-	registry, err := openRegistry(ctx, node, log)
+	st, err := openStore(ctx, s)
 	if err == nil {
-		err = errors.Join(registry.Release(ctx, node.Name), registry.Close())
+		err = errors.Join(st.Release(ctx, s.Name), st.Close())
 	}
 	switch {
 	case errors.Is(err, etcd.ErrNoLease):
 		return nil
 	case err != nil:
-		return fmt.Errorf("the host is clear, but its lease stays until it runs out: %w: later, `loden lease release %s` gives it back", err, node.Name)
+		return fmt.Errorf("the host is clear, but its lease stays until it runs out: %w: later, `loden lease release %s` releases it", err, s.Name)
 	}
-	log.Info().Str("node", node.Name).Msg("lease released")
+	s.Log.Info().Str("node", s.Name).Msg("lease released")
 	return nil
 }

@@ -14,14 +14,13 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
 )
 
-// host is this machine as the commands that look at it or change it need it.
+// host is this machine with the tools that list and change it.
 type host struct {
-	node     *config.Node
+	settings Settings
 	log      zerolog.Logger
 	device   *backend.Device
 	firewall *firewall.Firewall
@@ -30,59 +29,66 @@ type host struct {
 	cni      cniInstall
 }
 
-// openHost opens what lists and changes this machine, and chooses its uplinks. It changes
-// nothing. n is the network document as far as it is known. The caller closes the host;
-// interface and rules outlive it.
-func openHost(ctx context.Context, node *config.Node, n opt.Option[config.Network], log zerolog.Logger) (*host, error) {
-	h, err := openTools(ctx, node, n, log)
+// openHost opens the tools and chooses the uplinks. It changes nothing. n is the network
+// document as far as it is known. The caller closes the host; interface and rules outlive it.
+func openHost(ctx context.Context, s Settings, n opt.Option[config.Network]) (*host, error) {
+	h, err := openTools(ctx, s, n)
 	if err != nil {
 		return nil, err
 	}
-	if h.outlook, err = h.look(); err != nil {
+	if h.outlook, err = h.observe(); err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
 }
 
-// openTools opens what lists and changes this machine, and asks nothing else of it.
-func openTools(ctx context.Context, node *config.Node, n opt.Option[config.Network], log zerolog.Logger) (*host, error) {
-	h := &host{node: node, log: log}
+// openTools opens the tools alone.
+func openTools(ctx context.Context, s Settings, n opt.Option[config.Network]) (*host, error) {
+	h := &host{settings: s, log: s.Log}
 	var err error
-	if h.cni, err = newCNI(node); err != nil {
+	if h.cni, err = newCNI(s); err != nil {
 		return nil, err
 	}
-	h.device, err = backend.Open(backend.Options{Name: node.Interface, Engine: node.Engine, RunDir: node.RunDir, Log: log})
-	if err != nil {
+	if err := h.openDevice(); err != nil {
 		return nil, err
 	}
-	h.firewall, err = firewall.Open(ctx, firewall.Options{
-		Backend: node.Firewall, PreferNFTables: n.Or(config.Network{}).NFTables, Log: log,
-	})
-	if err != nil {
+	if err := h.openFirewall(ctx, n); err != nil {
 		return nil, errors.Join(err, h.device.Close())
 	}
 	return h, nil
 }
 
-// close lets go of what openHost opened.
+func (h *host) openDevice() (err error) {
+	h.device, err = backend.Open(backend.Options{Name: h.settings.Interface, Engine: h.settings.Engine, RunDir: h.settings.RunDir, Log: h.log})
+	return err
+}
+
+// openFirewall chooses the firewall driver, which depends on the network document too.
+func (h *host) openFirewall(ctx context.Context, n opt.Option[config.Network]) (err error) {
+	h.firewall, err = firewall.Open(ctx, firewall.Options{
+		Backend: h.settings.Firewall, PreferNFTables: n.Or(config.Network{}).NFTables, Log: h.log,
+	})
+	return err
+}
+
+// close lets go of the tools. It may be called on a host whose device was never opened.
 func (h *host) close() {
+	if h.device == nil {
+		return
+	}
 	if err := h.device.Close(); err != nil {
 		h.log.Debug().Err(err).Msg("close interface")
 	}
 }
 
-// look chooses the uplinks from what the machine has now.
-func (h *host) look() (network.Outlook, error) {
-	reach := opt.None[netip.Addr]()
-	if a, err := netip.ParseAddr(h.node.IfaceCanReach); err == nil {
-		reach = opt.Some(a)
-	}
-	view, err := network.Look(h.node.Interface, reach)
+// observe chooses the uplinks from the links, addresses and routes of this moment.
+func (h *host) observe() (network.Outlook, error) {
+	view, err := network.Look(h.settings.Interface, h.settings.Uplinks.CanReach)
 	if err != nil {
 		return network.Outlook{}, err
 	}
-	outlook, err := network.Survey(h.node, view)
+	outlook, err := network.Survey(uplinkFlags(h.settings.Uplinks), view)
 	if err != nil {
 		return outlook, err
 	}
@@ -90,77 +96,121 @@ func (h *host) look() (network.Outlook, error) {
 	return outlook, err
 }
 
-// preflight finds, before anything changes, what would stop the node from working: no way
-// to make the interface, an unreadable key, or a UDP port that belongs to another program.
+// uplinkFlags returns the choice of uplinks as flags.
+func uplinkFlags(c config.UplinkChoice) *config.Node {
+	n := &config.Node{Ifaces: c.Ifaces}
+	for _, re := range c.Regexes {
+		n.IfaceRegexes = append(n.IfaceRegexes, re.String())
+	}
+	if a, ok := c.CanReach.Get(); ok {
+		n.IfaceCanReach = a.String()
+	}
+	if a, ok := c.Public.V4.Get(); ok {
+		n.PublicIP = a.String()
+	}
+	if a, ok := c.Public.V6.Get(); ok {
+		n.PublicIPv6 = a.String()
+	}
+	return n
+}
+
+// preflight finds, before anything changes, an interface that cannot be made, an unreadable
+// key, or a UDP port that belongs to another program.
 func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) error {
 	if err := h.device.Check(ctx); err != nil {
 		return err
 	}
-	key, err := backend.ReadKey(h.node.StateDir)
-	if errors.Is(err, fs.ErrNotExist) { // run will make one; any will do here
-		key, err = backend.NewKey()
-	}
-	if err != nil {
+	if err := h.readKey(); err != nil {
 		return err
 	}
-	h.key = key
 	if n, ok := known.Get(); ok {
 		return h.possible(ctx, n)
 	}
 	return nil
 }
 
-// listenable reports whether the TCP address for status and metrics can be had. It is for
-// one that is about to become the daemon: to anybody else the daemon at work is no obstacle.
+// readKey reads the private key. Where there is none yet, a key in memory stands in, since
+// Run will make the file.
+func (h *host) readKey() error {
+	key, err := backend.ReadKey(h.settings.StateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = backend.NewKey()
+	}
+	h.key = key
+	return err
+}
+
+// openKey reads the private key, or makes one.
+func (h *host) openKey() error {
+	key, created, err := backend.OpenKey(h.settings.StateDir)
+	if err != nil {
+		return err
+	}
+	if created {
+		h.log.Info().Str("file", backend.KeyPath(h.settings.StateDir)).Msg("made a private key")
+	}
+	h.key = key
+	return nil
+}
+
+// listenable reports whether the TCP address for status and metrics is free. Only a node
+// that is about to run asks: the daemon at work holds the address. A node that stands by
+// does not ask either, because its predecessor may hold the address still.
 func (h *host) listenable() error {
-	if h.node.ListenAddress == "" || h.node.Wait { // the daemon before this one may have it still
+	if h.settings.ListenAddress == "" || h.settings.StandBy {
 		return nil
 	}
-	l, err := net.Listen("tcp", loopbackByDefault(h.node.ListenAddress))
+	l, err := net.Listen("tcp", loopbackByDefault(h.settings.ListenAddress))
 	if err != nil {
-		return fmt.Errorf("listen on --listen-address %s: %w: choose a free one", h.node.ListenAddress, err)
+		return fmt.Errorf("listen on --listen-address %s: %w: choose a free address", h.settings.ListenAddress, err)
 	}
 	return l.Close()
 }
 
-// possible asks whether the interface and the rules can be made for a network at all. The
-// subnets do not matter for that, so the first of each family stands in.
+// possible asks whether the interface and the rules can be made for a network at all.
 func (h *host) possible(ctx context.Context, n config.Network) error {
-	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
-	_, noDevice := h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
+	_, noDevice := h.deviceChanges(ctx, n)
+	return errors.Join(noDevice, h.rulesPossible(ctx, n))
+}
+
+// rulesPossible asks whether the rules can be made for a network. The subnets do not matter
+// for that, so the first subnet of each family stands in.
+func (h *host) rulesPossible(ctx context.Context, n config.Network) error {
 	scopes := opt.Map(n.Ranges, func(_ opt.Family, r config.Range) firewall.Scope {
 		return firewall.Scope{Network: r.Network, Subnet: netip.PrefixFrom(r.SubnetMin, r.SubnetLen)}
 	})
-	_, noRules := h.firewall.Changes(ctx, in.Self.Policy.Config(h.node.Interface, scopes))
-	return errors.Join(noDevice, noRules)
+	_, err := h.firewall.Changes(ctx, h.self().Policy.Config(h.settings.Interface, scopes))
+	return err
+}
+
+// deviceChanges lists the changes that an interface for a network needs, without a lease.
+func (h *host) deviceChanges(ctx context.Context, n config.Network) ([]diff.Change, error) {
+	in := h.inputs(n)
+	return h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
+}
+
+// inputs returns the inputs of a plan for a network, without leases.
+func (h *host) inputs(n config.Network) network.Inputs {
+	return network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
 }
 
 // self returns what the node knows of itself.
 func (h *host) self() network.Self {
-	excluded, _ := h.node.Excluded()       // checked by Validate
-	value, mask, _ := h.node.ForeignMark() // checked by Validate
-	return network.Self{
-		Name: h.node.Name, Key: h.key.Public(), Port: uint16(h.node.ListenPort), Interface: h.node.Interface, // checked by Validate
-		Kernel: h.device != nil && h.device.Kind() == backend.Kernel,
-		Policy: firewall.Policy{
-			Masq: h.node.IPMasq, IPv6Masq: firewall.IPv6Masq(h.node.IPv6Masq), Exclude: set.NewPrefixes(excluded...),
-			Mark: firewall.Mark{Value: value, Mask: mask}, RandomFully: h.node.RandomFully, Forward: h.node.ForwardRules, Guard: firewall.Mode(h.node.Guard),
-		},
-	}
+	return h.settings.self(h.key, h.device != nil && h.device.Kind() == backend.Kernel)
 }
 
-// reconciler returns one over this machine.
+// reconciler returns a Reconciler of this machine.
 func (h *host) reconciler(passed func(network.Status)) *network.Reconciler {
 	return network.New(network.Options{
-		SubnetFile: h.node.SubnetFile, RunDir: h.node.RunDir,
+		SubnetFile: h.settings.SubnetFile, RunDir: h.settings.RunDir,
 		Device: h.device, Key: h.key, Firewall: h.firewall,
-		Look: h.look, Self: h.self(), Passed: passed, Log: h.log,
+		Look: h.observe, Self: h.self(), Passed: passed, Log: h.log,
 		Promises: []network.Part{{Name: "cni", Promise: true, Changes: h.cniChanges}},
 	})
 }
 
-// cniChanges is the part that installs the CNI plugins and their configuration: last, when
-// the data path stands.
+// cniChanges is the part that installs the CNI plugins and their configuration. It is the
+// last part, so that they appear when the data path stands.
 func (h *host) cniChanges(ctx context.Context, want network.State) ([]diff.Change, error) {
 	if want.Env.Present() {
 		return h.cni.install(ctx)

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errAtWork is why lockNode refuses while another process has the lock.
-var errAtWork = errors.New("loden run is at work already")
+// errLocked is the refusal of lockNode while another process holds the lock.
+var errLocked = errors.New("another loden run works on this node already")
 
-// lockNode makes this process the only one that changes this node's network, until the
-// returned file is closed or the process ends in whatever way.
+// lockNode makes this process the only process that changes this node's network, until the
+// returned file is closed or the process ends, be it by SIGKILL.
 func lockNode(runDir string) (*os.File, error) {
-	if err := os.MkdirAll(runDir, 0o755); err != nil { // subnet.env's neighbours are public; what is secret has its own mode
+	if err := os.MkdirAll(runDir, 0o755); err != nil { // public, like the directory of subnet.env; secret files have their own mode
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
 	path := filepath.Join(runDir, "lock")
@@ -30,7 +30,7 @@ func lockNode(runDir string) (*os.File, error) {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w (process %s): stop it first, or give this one another --run-dir", errAtWork, strings.TrimSpace(string(holder)))
+			return nil, fmt.Errorf("%w (process %s): stop it first, or give this process another --run-dir", errLocked, strings.TrimSpace(string(holder)))
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -45,17 +45,17 @@ func writeAt(f *os.File, s string) error {
 	return err
 }
 
-// lockPoll is how often a daemon that stands by looks whether the lock is free: flock(2)
-// can wait, but not for a context too.
+// lockPoll is the time between two tries of a daemon that stands by: flock(2) can wait for
+// the lock, but not for the end of a context as well.
 const lockPoll = 50 * time.Millisecond
 
-// awaitLock is lockNode for one that waits until the lock is free.
+// awaitLock takes the lock as lockNode does, but waits while another process holds it.
 func awaitLock(ctx context.Context, runDir string) (*os.File, error) {
 	tick := time.NewTicker(lockPoll)
 	defer tick.Stop()
 	for {
 		f, err := lockNode(runDir)
-		if !errors.Is(err, errAtWork) {
+		if !errors.Is(err, errLocked) {
 			return f, err
 		}
 		select {

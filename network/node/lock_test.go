@@ -13,7 +13,7 @@ func TestOneDaemonForEachRunDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockNode(dir); err == nil || !strings.Contains(err.Error(), "at work already (process ") {
+	if _, err := lockNode(dir); err == nil || !strings.Contains(err.Error(), "works on this node already (process ") {
 		t.Errorf("a second one: %v", err)
 	}
 	if err := first.Close(); err != nil {

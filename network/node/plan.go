@@ -10,27 +10,20 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Plan returns the changes that Run would make on this host with what etcd holds now, and
-// makes none.
+// Plan returns the changes that the first pass of Run would make on this host with the
+// leases that etcd holds now, and makes none. It decides with the code of that pass: the
+// subnets are those that Acquire would choose, and the changes are the reconciler's.
 func Plan(ctx context.Context, s Settings) ([]diff.Change, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	node, log := &s.Node, s.Log
-	registry, err := openRegistry(ctx, node, log)
+	st, err := openStore(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	defer registry.Close()
-	n, err := registry.Network(ctx)
+	defer st.Close()
+	n, err := st.Network(ctx)
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := registry.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	h, err := openHost(ctx, node, opt.Some(n), log)
+	h, err := openHost(ctx, s, opt.Some(n))
 	if err != nil {
 		return nil, err
 	}
@@ -38,32 +31,26 @@ func Plan(ctx context.Context, s Settings) ([]diff.Change, error) {
 	if err := h.preflight(ctx, opt.Some(n)); err != nil {
 		return nil, err
 	}
-	in, err := h.inputs(n, snapshot)
+	return h.plan(ctx, n, st)
+}
+
+// plan returns the changes of a first pass for a network.
+func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Change, error) {
+	snapshot, err := st.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	want, problems := network.Plan(in)
-	for _, p := range problems {
-		log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")
-	}
-	return h.reconciler(func(network.Status) {}).Pending(ctx, want)
-}
-
-// inputs returns what the state is a function of. A node without a lease gets the one that
-// it would ask for.
-func (h *host) inputs(n config.Network, snapshot subnet.Snapshot) (network.Inputs, error) {
-	in := network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook, Leases: snapshot.Leases}
-	for _, l := range snapshot.Leases {
-		if l.Node == h.node.Name {
-			in.Lease = opt.Some(l)
-			return in, nil
-		}
-	}
-	env, _ := config.LoadEnv(h.node.SubnetFile) // what is readable in it is a wish, no more
-	subnets, err := subnet.Allocate(n, h.node.Name, env.Or(config.Env{}).Subnets, in.Leases)
+	in := h.inputs(n)
+	in.Leases = snapshot.Leases
+	want := subnet.Lease{Node: h.settings.Name, Key: h.key.Public(), Endpoints: network.Endpoints(in)}
+	lease, err := st.choice(ctx, n, want, preferred(in, h.settings.SubnetFile, h.log))
 	if err != nil {
-		return in, err
+		return nil, err
 	}
-	in.Lease = opt.Some(subnet.Lease{Node: h.node.Name, Key: h.key.Public(), Subnets: subnets, Endpoints: network.Endpoints(in)})
-	return in, nil
+	in.Lease = opt.Some(lease)
+	state, problems := network.Plan(in)
+	for _, p := range problems {
+		h.log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")
+	}
+	return h.reconciler(func(network.Status) {}).Pending(ctx, state)
 }

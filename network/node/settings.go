@@ -3,23 +3,45 @@ package node
 import (
 	"github.com/rs/zerolog"
 
+	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/set"
+	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
 // Settings are what a node works with: the operator's settings, and what the program that
-// embeds the node adds. The zero value is not usable: fill Node from its flags first.
+// embeds the node adds. Name, Interface, Etcd, the directories and the durations must be
+// set; config.Node.Parse gives them all.
 type Settings struct {
-	config.Node
+	config.Settings
 	Version string // of the program, for the report and the metrics
 	Log     zerolog.Logger
+
+	// Record is kept in the run directory while the node is installed, so that other
+	// commands of the program find the settings of the daemon. It must hold no secret. Nil
+	// keeps no record.
+	Record []byte
 }
 
-// EtcdOptions returns the store's options from the node's settings.
-func EtcdOptions(node *config.Node) etcd.Options {
+// Store returns the options of the store.
+func (s Settings) Store() etcd.Options {
+	e := s.Etcd
 	return etcd.Options{
-		Endpoints: node.EtcdEndpoints, Prefix: node.EtcdPrefix,
-		CertFile: node.EtcdCertFile, KeyFile: node.EtcdKeyFile, CAFile: node.EtcdCAFile,
-		Username: node.EtcdUsername, Password: string(node.EtcdPassword), TTL: node.LeaseTTL,
+		Endpoints: e.Endpoints, Prefix: e.Prefix, CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile,
+		Username: e.Username, Password: string(e.Password), TTL: s.LeaseTTL,
+	}
+}
+
+// self returns what the node knows of itself without a look at the host.
+func (s Settings) self(key backend.PrivateKey, kernel bool) network.Self {
+	r := s.Rules
+	return network.Self{
+		Name: s.Name, Key: key.Public(), Port: s.ListenPort, Interface: s.Interface, Kernel: kernel,
+		Policy: firewall.Policy{
+			Masq: r.Masq, IPv6Masq: firewall.IPv6Masq(r.IPv6Masq), Exclude: set.NewPrefixes(r.Exclude...),
+			Mark: firewall.Mark(r.Mark), RandomFully: r.RandomFully, Forward: r.Forward, Guard: firewall.Mode(r.Guard),
+		},
 	}
 }

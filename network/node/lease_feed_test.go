@@ -19,9 +19,9 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-const cachedDocument = `{"Network":"10.244.0.0/16","Backend":{"Type":"wireguard"}}`
+const savedDocument = `{"Network":"10.244.0.0/16","Backend":{"Type":"wireguard"}}`
 
-func cachedLease(i int) subnet.Lease {
+func savedLease(i int) subnet.Lease {
 	return subnet.Lease{
 		Node: fmt.Sprintf("n%d", i), Key: wgtypes.Key{byte(i), 1}, Since: int64(i),
 		Subnets:   opt.Dual[netip.Prefix]{V4: opt.Some(netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)))},
@@ -29,28 +29,28 @@ func cachedLease(i int) subnet.Lease {
 	}
 }
 
-func cachedSnapshot(revision int64, nodes ...int) subnet.Snapshot {
+func savedSnapshot(revision int64, nodes ...int) subnet.Snapshot {
 	s := subnet.Snapshot{Revision: revision}
 	for _, i := range nodes {
-		s.Leases = append(s.Leases, cachedLease(i))
+		s.Leases = append(s.Leases, savedLease(i))
 	}
 	return s
 }
 
-// testCache returns a cache of node n1 and the reconciler behind it, which makes no pass.
-func testCache(t *testing.T, dir string) (*cache, *network.Reconciler) {
+// testFeed returns the feed of node n1 and the reconciler behind it, which makes no pass.
+func testFeed(t *testing.T, dir string) (*leaseFeed, *network.Reconciler) {
 	t.Helper()
-	r := network.New(network.Options{Self: network.Self{Name: "n1", Key: cachedLease(1).Key}, Log: zerolog.Nop()})
-	node := &config.Node{Name: "n1", StateDir: dir, RemovalHold: 5 * time.Minute}
-	return newCache(node, r, zerolog.New(zerolog.NewTestWriter(t))), r
+	r := network.New(network.Options{Self: network.Self{Name: "n1", Key: savedLease(1).Key}, Log: zerolog.Nop()})
+	s := config.Settings{Name: "n1", StateDir: dir, RemovalHold: 5 * time.Minute}
+	return newLeaseFeed(Settings{Settings: s, Log: zerolog.New(zerolog.NewTestWriter(t))}, r), r
 }
 
-// save makes a cache write what a node with its own lease has seen.
+// saveLeases writes the leases on disk of a node that holds lease 1.
 func saveLeases(t *testing.T, dir string, s subnet.Snapshot) {
 	t.Helper()
-	c, r := testCache(t, dir)
-	r.Update(func(in *network.Inputs) { in.Lease = opt.Some(cachedLease(1)) })
-	c.setDocument([]byte(cachedDocument))
+	c, r := testFeed(t, dir)
+	r.Update(func(in *network.Inputs) { in.Lease = opt.Some(savedLease(1)) })
+	c.setDocument([]byte(savedDocument))
 	c.offer(s)
 	if err := c.save(); err != nil {
 		t.Fatal(err)
@@ -59,34 +59,34 @@ func saveLeases(t *testing.T, dir string, s subnet.Snapshot) {
 
 func TestNodeStartsFromTheLeasesOnDisk(t *testing.T) {
 	dir := t.TempDir()
-	saveLeases(t, dir, cachedSnapshot(9, 1, 2, 3))
+	saveLeases(t, dir, savedSnapshot(9, 1, 2, 3))
 	if info, err := os.Stat(savedPath(dir)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("file: %v, %v", info, err)
 	}
-	c, r := testCache(t, dir)
-	c.start("n1", cachedLease(1).Key)
+	c, r := testFeed(t, dir)
+	c.start("n1", savedLease(1).Key)
 	in := r.Inputs()
-	if own, ok := in.Lease.Get(); !ok || own != cachedLease(1) || len(in.Leases) != 3 || in.Network.Ranges.Len() != 1 {
+	if own, ok := in.Lease.Get(); !ok || own != savedLease(1) || len(in.Leases) != 3 || in.Network.Ranges.Len() != 1 {
 		t.Errorf("got %+v", in)
 	}
 	if _, _, fromDisk := c.age(); !fromDisk {
 		t.Error("does not say that the leases are from disk")
 	}
-	c.offer(cachedSnapshot(10, 1, 2, 3))
+	c.offer(savedSnapshot(10, 1, 2, 3))
 	if _, _, fromDisk := c.age(); fromDisk {
 		t.Error("still says so after etcd has answered")
 	}
 }
 
 func TestLeasesOnDiskAreInputFromOutside(t *testing.T) {
-	good := cachedLease(1).Key
+	good := savedLease(1).Key
 	for _, tt := range []struct {
 		name string
 		key  wgtypes.Key
 		node string
 		edit func(string) string
 	}{
-		{"of another key", cachedLease(2).Key, "n1", func(s string) string { return s }},
+		{"of another key", savedLease(2).Key, "n1", func(s string) string { return s }},
 		{"of another name", good, "n2", func(s string) string { return s }},
 		{"truncated", good, "n1", func(s string) string { return s[:len(s)/2] }},
 		{"empty", good, "n1", func(string) string { return "" }},
@@ -95,7 +95,7 @@ func TestLeasesOnDiskAreInputFromOutside(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			saveLeases(t, dir, cachedSnapshot(9, 1, 2))
+			saveLeases(t, dir, savedSnapshot(9, 1, 2))
 			text, err := os.ReadFile(savedPath(dir))
 			if err != nil {
 				t.Fatal(err)
@@ -103,7 +103,7 @@ func TestLeasesOnDiskAreInputFromOutside(t *testing.T) {
 			if err := os.WriteFile(savedPath(dir), []byte(tt.edit(string(text))), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, r := testCache(t, dir)
+			c, r := testFeed(t, dir)
 			c.start(tt.node, tt.key)
 			if in := r.Inputs(); in.Lease.Present() || len(in.Leases) > 0 {
 				t.Errorf("used: %+v", in)
@@ -117,12 +117,12 @@ func TestMassRemovalIsHeldUntilItsTimeOrAnOperatorsWord(t *testing.T) {
 	for _, confirmed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("confirmed %v", confirmed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, r := testCache(t, t.TempDir())
+				c, r := testFeed(t, t.TempDir())
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				go func() { ended <- c.run(ctx) }()
-				c.offer(cachedSnapshot(1, everybody...))
-				c.offer(cachedSnapshot(2, 1))
+				go func() { ended <- c.Run(ctx) }()
+				c.offer(savedSnapshot(1, everybody...))
+				c.offer(savedSnapshot(2, 1))
 				synctest.Wait()
 				if got := len(r.Inputs().Leases); got != 10 || len(c.held()) != 9 {
 					t.Errorf("right after: %d leases, held %v", got, c.held())

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/subnet/etcd"
+)
+
+// documents follows the network document: it passes each valid document on, and keeps the
+// last valid document while the store has a wrong document, none, or refuses to show it.
+type documents struct {
+	reconciler *network.Reconciler
+	keeper     *leaseKeeper
+	feed       *leaseFeed
+	log        zerolog.Logger
+
+	mu      sync.Mutex // guards trouble
+	trouble string     // why the last document of the store is not used; "" when it is used
+}
+
+// take passes on a document, or notes why there is none. A document that is wrong, or a
+// store that refuses, ends a node that never had a valid document, neither from the store
+// nor from disk; for every other node the last valid document stands.
+func (d *documents) take(doc etcd.Document, err error) {
+	switch {
+	case err == nil:
+		d.log.Info().Int64("revision", doc.Revision).Msg("network document read")
+		d.note("")
+		d.feed.setDocument(doc.Data)
+		d.keeper.setNetwork(doc.Network)
+	case errors.Is(err, etcd.ErrUnavailable):
+		d.log.Warn().Err(err).Msg("waiting for etcd")
+	case d.reconciler.Inputs().Network != (config.Network{}):
+		d.note("the network document in the store is not used, the last valid document stands: " + oneLine(err.Error()))
+		d.log.Error().Err(err).Msg("the network document in the store is not used; the last valid document stands")
+	case errors.Is(err, etcd.ErrNoNetwork):
+		d.log.Warn().Err(err).Msg("waiting for a network document")
+	default:
+		d.keeper.fail(err)
+	}
+}
+
+func (d *documents) note(trouble string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trouble = trouble
+}
+
+// refusal returns why the document in the store is not used, or "".
+func (d *documents) refusal() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.trouble
+}
