@@ -160,12 +160,14 @@ $(BIN)/bench/wireguard-go: test/tools/wireguard-go/go.mod test/tools/wireguard-g
 	cd test/tools/wireguard-go && GOWORK=off $(STATIC) -o $@ golang.zx2c4.com/wireguard
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, shape of the tree
+lint: ## gofmt, go vet, staticcheck, dead code, shape of the tree
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not gofmt-ed: $$files" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags 'kernel image e2e k8s' ./backend ./test/...
 	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(BIN)/staticcheck ./...
+	cd test/tools/lint && GOWORK=off $(GO) build -o $(BIN)/deadcode golang.org/x/tools/cmd/deadcode
+	test/tools/deadcode.sh $(BIN)/deadcode
 	$(GO) test ./test/shape/
 
 .PHONY: fmt

@@ -1,0 +1,34 @@
+#!/bin/sh
+# deadcode.sh DEADCODE: fails on functions that neither a program nor a test reaches, and on
+# functions of the product that only tests reach and test/tools/lint/tested-only.txt does not
+# list. A line of that list that is no longer needed fails too.
+set -eu
+cd "$(dirname "$0")/../.."
+list=test/tools/lint/tested-only.txt
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+bad=0
+
+"$1" -test -tags 'kernel image e2e k8s' ./... >"$out/dead"
+if [ -s "$out/dead" ]; then
+	echo 'neither a program nor a test reaches these functions; remove them:' >&2
+	cat "$out/dead" >&2
+	bad=1
+fi
+
+"$1" -f '{{range .Funcs}}{{println $.Path .Name}}{{end}}' ./cmd/... |
+	sed -n 's|^github.com/loden-net/loden/\([^ ]*\) \(.*\)|\1 \2|p' | grep -Ev '^test/|^[^ ]*fake ' | sort -u >"$out/tested"
+sed -n 's/^\([^# ][^ ]* [^ ]*\).*/\1/p' "$list" | sort -u >"$out/listed"
+comm -23 "$out/tested" "$out/listed" >"$out/new"
+comm -13 "$out/tested" "$out/listed" >"$out/stale"
+if [ -s "$out/new" ]; then
+	echo "no program reaches these functions; remove them, or list them in $list with a reason:" >&2
+	cat "$out/new" >&2
+	bad=1
+fi
+if [ -s "$out/stale" ]; then
+	echo "remove these lines from $list, a program reaches the functions or they are gone:" >&2
+	cat "$out/stale" >&2
+	bad=1
+fi
+exit $bad
