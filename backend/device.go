@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,9 +28,11 @@ type Options struct {
 // Device is a WireGuard interface, which need not exist. Its methods may be called from
 // several goroutines, but only one goroutine at a time should run changes.
 type Device struct {
-	name   string
-	choice choice
-	host   host
+	name     string
+	choice   choice
+	host     host
+	log      zerolog.Logger
+	replaced atomic.Uint64 // engines that were ended because they hung
 }
 
 // Open examines the host and decides whether the kernel or a userspace engine encrypts. It
@@ -70,7 +73,7 @@ func newDevice(o Options, h host, kernel bool) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{name: o.Name, choice: c, host: h}, nil
+	return &Device{name: o.Name, choice: c, host: h, log: o.Log}, nil
 }
 
 // Close releases the sockets of the Device. It does not touch the interface.
@@ -92,15 +95,70 @@ type state struct {
 	wg     opt.Option[live]         // none while no engine answers
 	engine opt.Option[engine.Owner] // none in kernel mode, or without a running engine
 	files  bool                     // a dead engine left files
+	hung   bool                     // the engine runs, and neither answers nor makes progress
 }
 
-// observe lists the link, the engine and WireGuard.
+// observe lists the link, the engine and WireGuard. It takes hungAfter at most where the
+// engine hangs.
 func (d *Device) observe(ctx context.Context) (s state, err error) {
 	if s, err = d.observeHost(); err != nil {
 		return s, err
 	}
-	s.wg, err = d.host.tunnels.device(ctx, d.name)
-	return s, err
+	if !s.engine.Present() {
+		s.wg, err = d.host.tunnels.device(ctx, d.name)
+		return s, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, 1)
+	go func() { // ends with ctx
+		wg, err := d.host.tunnels.device(ctx, d.name)
+		answers <- answer{wg, err}
+	}()
+	a, ok := d.await(ctx, answers)
+	if !ok || errors.Is(a.err, errNoAnswer) { // without answers it is of no use, even when it makes progress
+		s.hung = true
+		return s, nil
+	}
+	s.wg = a.wg
+	return s, a.err
+}
+
+// answer is the end of a request to an engine.
+type answer struct {
+	wg  opt.Option[live]
+	err error
+}
+
+// An engine hangs when it has given no answer and used no CPU time in five looks, a second
+// apart. Looks are counted instead of time, because a machine that was suspended, or is too
+// busy for this process as well, makes the time pass without a chance for the engine.
+const (
+	hungAfter = 5
+	lookEvery = time.Second
+)
+
+// await waits for the answer of the engine; false when the engine hangs.
+func (d *Device) await(ctx context.Context, answers <-chan answer) (answer, bool) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	last, idle := time.Duration(-1), 0
+	for {
+		select {
+		case a := <-answers:
+			return a, true
+		case <-ticker.C:
+			used := d.host.engines.progress(ctx)
+			idle++
+			if used != last && last >= 0 {
+				idle = 0
+			}
+			last = used
+			if idle >= hungAfter {
+				return answer{}, false
+			}
+		}
+	}
 }
 
 // observeHost lists the link and the engine, which takes no answer of an engine.
@@ -194,6 +252,10 @@ func (d *Device) creation(have state) ([]diff.Change, state) {
 		return changes, have
 	}
 	owner, running := have.engine.Get()
+	if have.hung {
+		object := fmt.Sprintf("hung engine %s of %s: it gave no answer", owner.Kind, d.name)
+		changes = append(changes, d.change("end", object, d.endHung))
+	}
 	if have.wg.Present() && have.link.Present() && (!running || Kind(owner.Kind) == d.choice.kind) {
 		return changes, have
 	}
@@ -201,6 +263,16 @@ func (d *Device) creation(have state) ([]diff.Change, state) {
 	start := func(ctx context.Context) error { return d.host.engines.start(ctx, kind) }
 	have.wg = opt.None[live]()
 	return append(changes, d.change("start", fmt.Sprintf("engine %s of %s", kind, d.name), start)), have
+}
+
+// endHung ends an engine that hangs, and counts it.
+func (d *Device) endHung(ctx context.Context) error {
+	if err := d.host.engines.kill(ctx); err != nil {
+		return err
+	}
+	d.replaced.Add(1)
+	d.log.Warn().Str("interface", d.name).Uint64("replaced", d.replaced.Load()).Msg("engine gave no answer and made no progress: it was ended")
+	return nil
 }
 
 // wrongKind reports whether the link has the kind of another data path than the chosen.
@@ -282,11 +354,25 @@ func (d *Device) setIdentity(ctx context.Context, have live, key PrivateKey, por
 	return portTaken(d.host.tunnels.configure(ctx, d.name, c), port)
 }
 
-// Status lists the interface. A missing interface is no error.
+// statusWithin is how long a status waits for the answer of an engine: less than the 5 s for
+// which `loden status` waits for the daemon.
+const statusWithin = 2 * time.Second
+
+// Status lists the interface. A missing interface is no error, and an engine without an answer
+// within two seconds is none either: the status then is Silent and names no peers.
 func (d *Device) Status(ctx context.Context) (Status, error) {
-	have, err := d.observe(ctx)
+	have, err := d.observeHost()
+	silent := false
+	if err == nil {
+		asking, cancel := context.WithTimeout(ctx, statusWithin)
+		have.wg, err = d.host.tunnels.device(asking, d.name)
+		if err != nil && asking.Err() != nil && ctx.Err() == nil {
+			silent, err = true, nil
+		}
+		cancel()
+	}
 	s := statusOf(have)
-	s.Name, s.Kind, s.Reason = d.name, d.choice.kind, d.choice.reason
+	s.Name, s.Kind, s.Reason, s.Silent, s.Replaced = d.name, d.choice.kind, d.choice.reason, silent, d.replaced.Load()
 	return s, err
 }
 

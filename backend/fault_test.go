@@ -49,6 +49,46 @@ func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
 	a.apply(opt.Some(a.config()))
 }
 
+func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
+	for _, kind := range []string{"loden", "wireguard-go"} {
+		t.Run(kind, func(t *testing.T) {
+			a := newNode(t, 1)
+			a.start(kind)
+			a.apply(opt.Some(a.config()))
+			hung := a.engine().PID
+			if err := syscall.Kill(hung, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			a.kill() // the daemon ends as well: the next daemon knows only what the kernel tells
+			a.start(kind)
+			if got := a.ask(request{Op: "check"}); got.Error != "" {
+				t.Errorf("check: %s", got.Error)
+			}
+			if s := a.status(); !s.Silent || s.Up || !s.Exists {
+				t.Errorf("status of the hung engine: %+v", s)
+			}
+			a.must("rm", engine.ControlPath(runDir, iface)) // the holder of the lock is found all the same
+			a.apply(opt.Some(a.config()))
+			if took := time.Since(begun); took > 10*time.Second || a.engine().PID == hung {
+				t.Errorf("after %v the engine is process %d, the hung engine was %d", took, a.engine().PID, hung)
+			}
+			if s := a.status(); s.Replaced != 1 || s.Silent || !s.Up {
+				t.Errorf("status of the new engine: %+v", s)
+			}
+			if err := syscall.Kill(a.engine().PID, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			begun = time.Now()
+			a.apply(none)
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("removed after %v", took)
+			}
+			a.engineGone()
+		})
+	}
+}
+
 func TestPortInUseIsOneClearErrorAndNothingChanges(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6"} {
 		t.Run(network, func(t *testing.T) {

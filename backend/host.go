@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -53,6 +54,11 @@ type engines interface {
 	// start returns when an engine of that kind can be configured. A running engine of
 	// another kind, or without its socket, is ended first.
 	start(ctx context.Context, kind engine.Kind) error
+	// kill ends the running engine without asking it, by SIGKILL, and waits for its end.
+	kill(ctx context.Context) error
+	// progress returns the CPU time that the running engine has used since its start; 0 when
+	// this process cannot see the engine.
+	progress(ctx context.Context) time.Duration
 	// clear waits for the engine's end, forces it after a while, and deletes its files.
 	clear(ctx context.Context) error
 }
@@ -74,3 +80,6 @@ func openHost(o Options) (host, error) {
 // answerWithin is how long WireGuard may take for an answer: an idle userspace engine needs
 // 1.2 s to set up 5000 peers (measured in November 2026).
 const answerWithin = 30 * time.Second
+
+// errNoAnswer is the cause of a call's end after answerWithin.
+var errNoAnswer = fmt.Errorf("no answer within %v", answerWithin)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -15,71 +14,17 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// fake is a WireGuard device reduced to its rules: a peer is made when it is named unless
-// it is only to be updated, and a prefix belongs to whoever got it last.
-type fake struct {
-	peers  map[wgtypes.Key]*livePeer
-	holder map[netip.Prefix]wgtypes.Key
-}
-
-func newFake(peers []livePeer) *fake {
-	f := &fake{peers: map[wgtypes.Key]*livePeer{}, holder: map[netip.Prefix]wgtypes.Key{}}
+// tunnelOf returns a WireGuard device in memory that holds the peers.
+func tunnelOf(peers []livePeer) *fakeTunnel {
+	t := newFakeTunnel()
 	for _, p := range peers {
 		for _, prefix := range p.prefixes {
-			f.holder[prefix] = p.key
+			t.holder[prefix] = p.key
 		}
 		p.prefixes = nil
-		f.peers[p.key] = &p
+		t.peers[p.key] = &p
 	}
-	return f
-}
-
-// apply does one edit as the device would, from the form that is sent.
-func (f *fake) apply(e edit) {
-	c := peerConfig(e)
-	if c.Remove {
-		delete(f.peers, c.PublicKey)
-		maps.DeleteFunc(f.holder, func(_ netip.Prefix, k wgtypes.Key) bool { return k == c.PublicKey })
-		return
-	}
-	p, ok := f.peers[c.PublicKey]
-	if !ok {
-		if c.UpdateOnly {
-			return
-		}
-		p = &livePeer{key: c.PublicKey}
-		f.peers[c.PublicKey] = p
-	}
-	if c.Endpoint != nil {
-		p.endpoint = c.Endpoint.AddrPort()
-	}
-	if c.PresharedKey != nil {
-		p.psk = config.PresharedKey(*c.PresharedKey)
-	}
-	if c.PersistentKeepaliveInterval != nil {
-		p.keepalive = *c.PersistentKeepaliveInterval
-	}
-	for _, n := range c.AllowedIPs {
-		prefix, _ := prefixOf(n)
-		f.holder[prefix] = c.PublicKey
-	}
-}
-
-// list is what the device would show.
-func (f *fake) list() []livePeer {
-	var out []livePeer
-	for _, p := range f.peers {
-		q := *p
-		for prefix, k := range f.holder {
-			if k == q.key {
-				q.prefixes = append(q.prefixes, prefix)
-			}
-		}
-		slices.SortFunc(q.prefixes, netip.Prefix.Compare)
-		out = append(out, q)
-	}
-	sortPeers(out)
-	return out
+	return t
 }
 
 var (
@@ -89,7 +34,7 @@ var (
 
 func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		dev := newFake(drawLive(t))
+		dev := tunnelOf(drawLive(t))
 		want := drawWant(t)
 		before := maps.Clone(dev.holder)
 		claimed := map[netip.Prefix]wgtypes.Key{}
@@ -98,8 +43,8 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 				claimed[prefix] = p.Key
 			}
 		}
-		for _, e := range peerEdits(dev.list(), want, testNow, testSpare) {
-			dev.apply(e)
+		for _, e := range peerEdits(dev.list().peers, want, testNow, testSpare) {
+			dev.configure(peerConfig(e))
 			for prefix, now := range claimed {
 				if old, held := before[prefix]; held && dev.holder[prefix] != old && dev.holder[prefix] != now {
 					t.Fatalf("%v leaves %v to %v, who should not have it, on its way to %v", prefix, old, dev.holder[prefix], now)
@@ -118,7 +63,7 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 				t.Fatalf("peer %v: %+v", p, got)
 			}
 		}
-		if again := peerEdits(dev.list(), want, testNow, testSpare); len(again) > 0 {
+		if again := peerEdits(dev.list().peers, want, testNow, testSpare); len(again) > 0 {
 			t.Fatalf("a second look finds %v", again)
 		}
 	})
@@ -283,3 +228,6 @@ func TestKeepaliveIsRoundedToWhatWireGuardHolds(t *testing.T) {
 		}
 	}
 }
+
+// key returns a public key that names a peer in a test.
+func key(n byte) wgtypes.Key { return wgtypes.Key{n} }

@@ -150,9 +150,8 @@ func (p *engineProcess) reap() {
 	p.children = alive
 }
 
-// end ends the running engine, if there is one, and waits for it: by order, then by SIGKILL.
-// The TUN device stays. The number in the lock file is never used: the engine wrote it as it
-// sees itself, and in our PID namespace it may be anybody's.
+// end ends the running engine and waits for its end: by request, then by SIGKILL. The TUN
+// device stays.
 func (p *engineProcess) end(ctx context.Context) error {
 	defer p.reap()
 	if _, running, err := engine.Running(p.runDir, p.iface); err != nil || !running {
@@ -164,29 +163,67 @@ func (p *engineProcess) end(ctx context.Context) error {
 	if failed == nil && p.gone(ctx, endWithin) {
 		return nil
 	}
-	pid := engine.PID(ctx, p.runDir, p.iface)
+	if err := p.kill(ctx); err != nil {
+		return errors.Join(err, failed)
+	}
+	return nil
+}
+
+// kill ends the running engine by SIGKILL and waits for its end. The number in the lock file
+// is not used: the engine wrote the number that it has in its own PID namespace, and in ours
+// another process may have that number.
+func (p *engineProcess) kill(ctx context.Context) error {
+	defer p.reap()
+	pid := p.pid(ctx)
 	if pid == 0 {
-		return fmt.Errorf("end engine of %s: it takes no orders, and this process cannot see it: end it where it was started: %w", p.iface, failed)
+		return fmt.Errorf("end engine of %s: this process cannot see the engine's process, which runs in another PID namespace: "+
+			"end the engine in the container or on the host that started it", p.iface)
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
 		return fmt.Errorf("end engine of %s: %w", p.iface, err)
 	}
-	defer process.Release() // a handle, no more
-	// The handle is the engine's if the engine still listens now that it is made.
-	if engine.PID(ctx, p.runDir, p.iface) == pid {
+	defer process.Release() // the handle (pidfd), not the process
+	// The handle belongs to the engine if the kernel still gives this number after it was made.
+	if p.pid(ctx) == pid {
 		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("end engine of %s: %w", p.iface, err)
 		}
 	}
 	if !p.gone(ctx, endWithin) {
-		return fmt.Errorf("end engine of %s: it does not end", p.iface)
+		return fmt.Errorf("end engine of %s: process %d did not end within %v of SIGKILL", p.iface, pid, endWithin)
 	}
 	return nil
 }
 
-// answers reports whether an engine of that kind runs that can be spoken to, or soon can:
-// one that stood by takes a moment.
+// pid returns the engine's process as the kernel gives it to this process: the listener of
+// its control socket, or, where that socket is gone or full, the holder of its lock. 0 means
+// that this process cannot see it.
+func (p *engineProcess) pid(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, answerSoon)
+	defer cancel()
+	if pid := engine.PID(ctx, p.runDir, p.iface); pid != 0 {
+		return pid
+	}
+	return lockHolder("/proc", engine.LockPath(p.runDir, p.iface))
+}
+
+// progress returns the CPU time of the engine's process.
+func (p *engineProcess) progress(ctx context.Context) time.Duration {
+	pid := p.pid(ctx)
+	if pid == 0 {
+		return 0
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	used, _ := parseCPUTime(string(text))
+	return used
+}
+
+// answers reports whether an engine of that kind runs and accepts connections. An engine
+// that stood by for another engine needs a moment until it does.
 func (p *engineProcess) answers(ctx context.Context, kind engine.Kind) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerSoon)
 	defer cancel()
@@ -203,20 +240,16 @@ func (p *engineProcess) answers(ctx context.Context, kind engine.Kind) bool {
 	}
 }
 
-// gone waits until no engine runs, and reports whether that came true within the limit.
+// gone waits until no engine runs, and reports whether the engine ended within the limit.
 func (p *engineProcess) gone(ctx context.Context, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	for {
 		if _, running, err := engine.Running(p.runDir, p.iface); err == nil && !running {
 			return true
 		}
-		select {
-		case <-ctx.Done():
+		if !wait.For(ctx, pollEvery) {
 			return false
-		case <-tick.C:
 		}
 	}
 }

@@ -7,21 +7,23 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Status is the interface as it is now, for people and for metrics.
+// Status is the interface at a moment, for people and for metrics.
 type Status struct {
 	Name      string       `json:"name"`
-	Kind      Kind         `json:"kind"`                // who encrypts
-	Reason    string       `json:"reason"`              // why
-	Exists    bool         `json:"exists"`              // the interface does
+	Kind      Kind         `json:"kind"`                // the data path
+	Reason    string       `json:"reason"`              // why this data path was chosen
+	Exists    bool         `json:"exists"`              // the interface exists
 	Up        bool         `json:"up"`                  // it is up and WireGuard answers
+	Silent    bool         `json:"silent,omitempty"`    // WireGuard gave no answer within two seconds
+	Replaced  uint64       `json:"enginesReplaced"`     // engines that hung and were ended, since this process began
 	MTU       int          `json:"mtu"`                 // bytes
 	Port      uint16       `json:"port"`                // UDP
-	PublicKey string       `json:"publicKey"`           // base64; "" while it has none
+	PublicKey string       `json:"publicKey"`           // base64; "" before a key is set
 	EnginePID int          `json:"enginePid,omitempty"` // 0 in kernel mode, and while no engine runs
 	Peers     []PeerStatus `json:"peers"`               // sorted by key
 }
 
-// PeerStatus is one peer as it is now.
+// PeerStatus is a peer at a moment.
 type PeerStatus struct {
 	PublicKey string                     `json:"publicKey"`
 	Endpoint  opt.Option[netip.AddrPort] `json:"endpoint,omitzero"`      // configured or learned

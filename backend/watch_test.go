@@ -15,7 +15,7 @@ func TestWatchEngineCallsAtTheEndOfEachConnection(t *testing.T) {
 	calls, ended := make(chan struct{}, 8), make(chan struct{})
 	go func() {
 		defer close(ended)
-		watchEngine(ctx, path, func() { calls <- struct{}{} })
+		watchEngine(ctx, dialPath(path), func() { calls <- struct{}{} })
 	}()
 	for range 2 { // an engine, and the one after it
 		_ = os.Remove(path)
@@ -46,4 +46,8 @@ func TestWatchEngineCallsAtTheEndOfEachConnection(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it does not end with its context")
 	}
+}
+
+func dialPath(path string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }
 }

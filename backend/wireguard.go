@@ -90,7 +90,7 @@ func (w *wireguard) configure(ctx context.Context, name string, c wgtypes.Config
 // call runs fn and waits for it or for ctx. A call that hangs is left behind and keeps its
 // turn, so that there is never more than one.
 func (w *wireguard) call(ctx context.Context, fn func() error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errSilent)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errNoAnswer)
 	defer cancel()
 	select {
 	case w.turn <- struct{}{}:
@@ -110,8 +110,6 @@ func (w *wireguard) call(ctx context.Context, fn func() error) error {
 	}
 }
 
-var errSilent = fmt.Errorf("no answer within %v", answerWithin)
-
 // liveOf converts what wgctrl returns.
 func liveOf(d *wgtypes.Device) live {
 	out := live{port: uint16(d.ListenPort), peers: make([]livePeer, 0, len(d.Peers))}
@@ -124,8 +122,7 @@ func liveOf(d *wgtypes.Device) live {
 			handshake: p.LastHandshakeTime, rx: p.ReceiveBytes, tx: p.TransmitBytes,
 		}
 		if p.Endpoint != nil {
-			at := p.Endpoint.AddrPort()
-			q.endpoint = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+			q.endpoint = addrPortOf(p.Endpoint)
 		}
 		for _, ip := range p.AllowedIPs {
 			if prefix, ok := prefixOf(ip); ok {
@@ -136,6 +133,12 @@ func liveOf(d *wgtypes.Device) live {
 	}
 	sortPeers(out.peers)
 	return out
+}
+
+// addrPortOf converts wgctrl's form of an endpoint.
+func addrPortOf(a *net.UDPAddr) netip.AddrPort {
+	at := a.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // prefixOf converts a net.IPNet; false for one that is none.
