@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine/fd"
@@ -84,25 +85,71 @@ type pendingRequest struct {
 	conn *net.UnixConn
 }
 
-// awaitRequest returns the first valid request, or nil when ctx ends. It refuses invalid
-// requests.
-func awaitRequest(ctx context.Context, l *net.UnixListener) (*pendingRequest, error) {
-	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	for {
-		conn, err := l.AcceptUnix()
+// controlServer accepts requests. It belongs to a single goroutine.
+type controlServer struct {
+	listen   func() (*net.UnixListener, error)
+	listener *net.UnixListener // nil: not open, or it failed
+	log      zerolog.Logger
+}
+
+// await returns the first valid request, or nil when ctx ends. It refuses invalid requests, and
+// opens the socket again when it fails.
+func (c *controlServer) await(ctx context.Context) *pendingRequest {
+	again := retry{log: c.log, step: "requests to stop or to hand over are not accepted: free descriptors or space in the run directory"}
+	for ctx.Err() == nil {
+		conn, err := c.accept(ctx)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil, nil
+			if ctx.Err() == nil {
+				again.after(ctx, err)
 			}
-			return nil, fmt.Errorf("accept control connection: %w", err)
+			continue
 		}
+		again.succeeded()
 		r, err := readRequest(conn)
 		if err == nil {
-			return &pendingRequest{r, conn}, nil
+			return &pendingRequest{r, conn}
 		}
 		_ = errors.Join(sendReply(conn, reply{Refused: err.Error()}, nil), conn.Close()) // the client may have gone
 	}
+	return nil
+}
+
+// accept waits for a connection until ctx ends. After an error that does not pass by itself the
+// next call opens the socket anew.
+func (c *controlServer) accept(ctx context.Context) (_ *net.UnixConn, err error) {
+	if c.listener == nil {
+		if c.listener, err = c.listen(); err != nil {
+			return nil, err
+		}
+	}
+	l := c.listener
+	_ = l.SetDeadline(time.Time{}) // set by the round before
+	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	conn, err := l.AcceptUnix()
+	if err == nil || ctx.Err() != nil || passes(err) {
+		return conn, err
+	}
+	c.close()
+	return nil, fmt.Errorf("accept control connection: %w", err)
+}
+
+// passes reports whether accept(2) fails only while resources are short, or for this client only.
+func passes(err error) bool {
+	for _, e := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED, unix.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// close closes the socket. The server may be used again.
+func (c *controlServer) close() {
+	if c.listener != nil {
+		_ = c.listener.Close()
+	}
+	c.listener = nil
 }
 
 func readRequest(conn *net.UnixConn) (r request, err error) {

@@ -33,7 +33,12 @@ func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 	}
 	began := time.Now()
 	_ = a.conn.SetDeadline(began.Add(handOverWithin)) // fails on a closed connection only
-	left, files := s.detachPath(a.request)
+	left, files, err := s.detachPath(a.request)
+	if err != nil {
+		s.o.Log.Warn().Err(err).Msg("not handed over: the data path goes on here")
+		_ = sendReply(a.conn, reply{Refused: err.Error()}, nil) // the client may have gone
+		return false, nil
+	}
 	if left != nil {
 		defer left.Wipe()
 	}
@@ -49,19 +54,18 @@ func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 }
 
 // detachPath ends the data path, and returns its state and files when both engines can hand
-// state over.
-func (s *instance) detachPath(r request) (*state.Device, wg.Files) {
+// state over. After an error (no descriptor is left for the duplicates) the data path goes on.
+func (s *instance) detachPath(r request) (*state.Device, wg.Files, error) {
 	path, can := s.path.(resumable)
 	if can && r.Kind == s.o.Kind && r.State == state.Version {
 		left, files, err := path.Leave()
-		if err == nil {
-			return left, files
+		if err != nil {
+			files.Close()
 		}
-		files.Close()
-		s.o.Log.Warn().Err(err).Msg("sessions end: the data path could not be saved for the next engine")
+		return left, files, err
 	}
 	s.path.Close()
-	return nil, wg.Files{}
+	return nil, wg.Files{}, nil
 }
 
 // transfer sends the files and the state, waits for the acknowledgment, and commits.
@@ -130,7 +134,7 @@ func takeOver(ctx context.Context, o Options) (_ *instance, err error) {
 	if answer.Refused != "" || files[lockFileName] == nil || files[uapiFileName] == nil {
 		return nil, fmt.Errorf("the running engine refused: %.200q", answer.Refused)
 	}
-	s := &instance{o: o, lock: &lockFile{files[lockFileName]}, uapi: files[uapiFileName]}
+	s := &instance{o: o, inherited: true, lock: &lockFile{files[lockFileName]}, uapi: files[uapiFileName]}
 	start, discard, err := s.prepare(conn, answer.Size, files)
 	if err != nil {
 		return nil, err

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/loden-net/loden/backend/engine/wg"
 	"github.com/loden-net/loden/backend/engine/wg/state"
@@ -23,6 +21,7 @@ type instance struct {
 	uapi *os.File // listening; each round of serve accepts from a duplicate
 	path dataPath
 
+	inherited  bool        // taken over from another engine: its data path must go on
 	multiQueue bool        // the TUN device may have several queues
 	processors *processors // nil: the process has other work, and keeps all processors
 }
@@ -127,24 +126,28 @@ func (s *instance) close() {
 
 // serve answers the UAPI socket, reports changes of the interface to the data path and answers
 // requests, until ctx or the data path ends, a client asks the engine to stop, or the instance
-// is handed over, which handedOver reports.
+// is handed over, which handedOver reports. See retry for what does not end it.
 func (s *instance) serve(ctx context.Context, ready *announcement) (handedOver bool, err error) {
-	control, err := listenControl(s.o.RunDir, s.o.Iface)
-	if err != nil {
-		return false, err
+	control := controlServer{log: s.o.Log, listen: func() (*net.UnixListener, error) { return listenControl(s.o.RunDir, s.o.Iface) }}
+	defer func() { control.close() }()
+	if control.listener, err = control.listen(); err != nil {
+		if !s.inherited {
+			return false, err
+		}
+		s.o.Log.Error().Err(err).Msg("the control socket is not open yet")
 	}
-	defer control.Close()
-	if err := ready.done(); err != nil {
-		return false, err
+	if err := ready.done(); err != nil { // the process that started this engine has gone
+		s.o.Log.Warn().Err(err).Msg("not reported as ready")
 	}
 	for {
-		a, err := s.serveUntilRequest(ctx, control)
+		a, err := s.serveUntilRequest(ctx, &control)
 		if err != nil || a == nil {
 			return false, err
 		}
 		if a.Do == opStop {
 			s.o.Log.Info().Msg("engine asked to stop")
-			return false, errors.Join(sendReply(a.conn, reply{}, nil), a.conn.Close())
+			_ = errors.Join(sendReply(a.conn, reply{}, nil), a.conn.Close()) // the client may have gone
+			return false, nil
 		}
 		if handedOver, err := s.handOver(a); handedOver || err != nil {
 			return handedOver, err
@@ -152,35 +155,53 @@ func (s *instance) serve(ctx context.Context, ready *announcement) (handedOver b
 	}
 }
 
-// serveUntilRequest serves until ctx or the data path ends, or a request comes.
-func (s *instance) serveUntilRequest(ctx context.Context, control *net.UnixListener) (a *pendingRequest, err error) {
-	listener, err := net.FileListener(s.uapi)
-	if err != nil {
-		return nil, fmt.Errorf("listen for configuration: %w", err)
-	}
+// serveUntilRequest serves until ctx or the data path ends, or a request comes. Its error is
+// that of a data path that ended by itself.
+func (s *instance) serveUntilRequest(ctx context.Context, control *controlServer) (a *pendingRequest, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_ = control.SetDeadline(time.Time{}) // set by the round before
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return acceptUAPI(ctx, listener, s.path.IpcHandle) })
-	group.Go(func() error { return linkwatch.Watch(ctx, s.o.Iface, s.path.LinkChanged) })
-	group.Go(func() (err error) {
+	var group sync.WaitGroup
+	group.Go(func() { s.serveUAPI(ctx) })
+	group.Go(func() { s.watchLink(ctx, linkwatch.Watch) })
+	group.Go(func() {
 		defer cancel()
-		a, err = awaitRequest(ctx, control)
-		return err
+		a = control.await(ctx)
 	})
-	group.Go(func() error {
-		defer cancel()
-		select {
-		case <-s.path.Done():
-			return explainEnd(s.o)
-		case <-ctx.Done():
-			return nil
-		}
-	})
-	err = group.Wait()
+	select {
+	case <-s.path.Done():
+		err = explainEnd(s.o)
+		cancel()
+	case <-ctx.Done():
+	}
+	group.Wait()
 	if err != nil && a != nil {
 		return nil, errors.Join(err, a.conn.Close())
 	}
 	return a, err
+}
+
+// serveUAPI answers the UAPI socket until ctx ends.
+func (s *instance) serveUAPI(ctx context.Context) {
+	again := retry{log: s.o.Log, step: "the UAPI socket is not served: free descriptors"}
+	for ctx.Err() == nil {
+		listener, err := net.FileListener(s.uapi)
+		if err != nil {
+			again.after(ctx, err)
+			continue
+		}
+		again.succeeded()
+		acceptUAPI(ctx, s.o.Log, listener, s.path.IpcHandle)
+	}
+}
+
+// watchLink reports changes of the interface to the data path until ctx ends. While the watch
+// fails, it reports a change at every attempt, so that no change is missed.
+func (s *instance) watchLink(ctx context.Context, watch func(ctx context.Context, name string, changed func()) error) {
+	again := retry{log: s.o.Log, step: "changes of the interface are not announced and are looked for at intervals"}
+	for ctx.Err() == nil {
+		err := watch(ctx, s.o.Iface, func() { again.succeeded(); s.path.LinkChanged() })
+		if err != nil && again.after(ctx, err) {
+			s.path.LinkChanged()
+		}
+	}
 }

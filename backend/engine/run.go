@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/config/wait"
 )
 
 // Options say what to run.
@@ -96,7 +97,7 @@ func acquire(ctx context.Context, o Options) (*instance, error) {
 		if !temporary || time.Since(began) > relayWithin {
 			return s, err
 		}
-		if !pause(ctx) {
+		if !wait.For(ctx, relayPoll) {
 			return nil, ctx.Err()
 		}
 	}
@@ -129,21 +130,9 @@ func waitUntilFree(ctx context.Context, o Options) bool {
 		if _, running, err := Running(o.RunDir, o.Iface); err == nil && !running {
 			return true
 		}
-		if !pause(ctx) {
+		if !wait.For(ctx, relayPoll) {
 			return false
 		}
-	}
-}
-
-// pause waits for relayPoll, and reports whether ctx is still alive.
-func pause(ctx context.Context) bool {
-	t := time.NewTimer(relayPoll)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -160,8 +149,8 @@ func (o Options) owner() Owner { return Owner{Iface: o.Iface, PID: os.Getpid(), 
 
 // run records the engine in the lock file, gives up privileges and serves.
 func (s *instance) run(ctx context.Context, ready *announcement) (handedOver bool, err error) {
-	if err := writeOwner(s.lock.File, s.o.owner()); err != nil {
-		return false, err
+	if err := writeOwner(s.lock.File, s.o.owner()); err != nil { // it still names the engine before
+		s.o.Log.Warn().Err(err).Msg("the lock file does not name this engine: free space in the run directory")
 	}
 	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
 	if s.o.Alone {

@@ -7,9 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,63 +42,23 @@ func listenUAPI(iface string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// acceptUAPI serves every connection with handle, each on its own goroutine, until ctx ends or
-// the listener fails. It waits for all handlers.
-func acceptUAPI(ctx context.Context, listener net.Listener, handle func(net.Conn)) error {
-	var open connections
+// acceptUAPI serves every connection with handle, each on its own goroutine, until ctx ends,
+// and waits for all handlers. While the listener fails, for example because no descriptor is
+// left, it logs once and tries again: clients wait in the socket's queue.
+func acceptUAPI(ctx context.Context, log zerolog.Logger, listener net.Listener, handle func(net.Conn)) {
+	open := connections{limit: maxConnections()}
 	defer open.closeAll()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
+	again := retry{log: log, step: "UAPI connections are not accepted: raise the limit of open files, or end clients that leave connections open"}
 	for {
 		c, err := listener.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept configuration: %w", err)
+		switch {
+		case err == nil:
+			again.succeeded()
+			open.serve(c, handle)
+		case ctx.Err() != nil || !again.after(ctx, err):
+			return
 		}
-		open.serve(c, handle)
 	}
-}
-
-// connections are the open UAPI connections. The zero value is empty.
-type connections struct {
-	busy sync.WaitGroup
-
-	mu   sync.Mutex
-	open map[net.Conn]struct{} // guarded by mu
-}
-
-func (s *connections) serve(c net.Conn, handle func(net.Conn)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = map[net.Conn]struct{}{}
-	}
-	s.open[c] = struct{}{}
-	s.busy.Go(func() {
-		defer s.forget(c)
-		handle(c)
-	})
-}
-
-func (s *connections) forget(c net.Conn) {
-	_ = c.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, c)
-}
-
-// finishWithin is how long an unfinished answer may take when its engine ends.
-const finishWithin = 200 * time.Millisecond
-
-// closeAll ends every connection and waits for their handlers. A handler that is writing its
-// answer may finish it: wgctrl takes half an answer for a whole answer.
-func (s *connections) closeAll() {
-	s.mu.Lock()
-	for c := range s.open {
-		_ = errors.Join(c.SetReadDeadline(time.Unix(1, 0)), c.SetWriteDeadline(time.Now().Add(finishWithin)))
-	}
-	s.mu.Unlock()
-	s.busy.Wait()
 }
