@@ -61,7 +61,11 @@ func networkPutCommand(flags *config.Node) *cobra.Command {
 				return err
 			}
 			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
-				moved, err := r.PutNetwork(ctx, data, etcd.Force(force))
+				moves := etcd.RefuseMoves
+				if force {
+					moves = etcd.AllowMoves
+				}
+				moved, err := r.PutNetwork(ctx, data, moves)
 				printMoved(cmd.ErrOrStderr(), moved)
 				return err
 			})

@@ -30,7 +30,7 @@ func (s Settings) Store() etcd.Options {
 	e := s.Etcd
 	return etcd.Options{
 		Endpoints: e.Endpoints, Prefix: e.Prefix, CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile,
-		Username: e.Username, Password: string(e.Password), TTL: s.LeaseTTL,
+		Username: e.Username, Password: e.Password, TTL: s.LeaseTTL,
 	}
 }
 

@@ -51,7 +51,7 @@ func openStore(ctx context.Context, s Settings) (store, error) {
 }
 
 func (r registry) acquire(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (claim, error) {
-	c, err := r.Acquire(ctx, n, want, prefer)
+	c, err := r.Acquire(ctx, etcd.Want{Network: n, Lease: want, Prefer: prefer})
 	if err != nil {
 		return nil, err // not c: a nil *Claim in an interface is not nil
 	}
@@ -60,17 +60,8 @@ func (r registry) acquire(ctx context.Context, n config.Network, want subnet.Lea
 
 // choice returns the lease that acquire would take now, and takes none.
 func (r registry) choice(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (subnet.Lease, error) {
-	snapshot, err := r.Snapshot(ctx)
-	if err != nil {
-		return subnet.Lease{}, err
-	}
-	for _, l := range snapshot.Leases {
-		if l.Node == want.Node {
-			return l, nil
-		}
-	}
-	want.Subnets, err = subnet.Allocate(n, want.Node+"#0", prefer, snapshot.Leases)
-	return want, err
+	c, err := r.Choice(ctx, etcd.Want{Network: n, Lease: want, Prefer: prefer})
+	return c.Lease, err
 }
 
 // firstRequest bounds the first request to etcd: it is long enough for an etcd that

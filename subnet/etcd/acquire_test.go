@@ -52,7 +52,7 @@ var noPrefix opt.Dual[netip.Prefix]
 
 func acquire(t *testing.T, r *etcd.Registry, n config.Network, w subnet.Lease, prefer opt.Dual[netip.Prefix]) *etcd.Claim {
 	t.Helper()
-	c, err := r.Acquire(t.Context(), n, w, prefer)
+	c, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: w, Prefer: prefer})
 	if err != nil {
 		t.Fatalf("acquire for %s: %v", w.Node, err)
 	}
@@ -182,7 +182,7 @@ func TestAcquireRefusesANameThatALivingNodeHas(t *testing.T) {
 	acquire(t, r, n, want("a", 1), noPrefix)
 	other := want("a", 2)
 	other.Key = key("other")
-	_, err := r.Acquire(t.Context(), n, other, noPrefix)
+	_, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: other})
 	if !errors.Is(err, etcd.ErrNameTaken) {
 		t.Fatalf("got %v, want ErrNameTaken", err)
 	}
@@ -263,7 +263,7 @@ func TestAcquireAtOnceGivesNoSubnetTwice(t *testing.T) {
 	for i := range 64 {
 		wg.Go(func() {
 			name := fmt.Sprintf("node-%d", i)
-			c, err := r.Acquire(t.Context(), n, want(name, byte(i)), noPrefix)
+			c, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: want(name, byte(i))})
 			if err != nil {
 				t.Error(err)
 				return
@@ -290,7 +290,7 @@ func TestAcquireFillsTheLastSubnetAndThenSaysSo(t *testing.T) {
 	for i, name := range []string{"a", "b", "c"} {
 		acquire(t, r, n, want(name, byte(i)), noPrefix)
 	}
-	if _, err := r.Acquire(t.Context(), n, want("d", 9), noPrefix); !errors.Is(err, subnet.ErrOutOfSubnets) {
+	if _, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: want("d", 9)}); !errors.Is(err, subnet.ErrOutOfSubnets) {
 		t.Fatalf("got %v, want ErrOutOfSubnets", err)
 	}
 }

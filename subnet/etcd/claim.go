@@ -2,14 +2,14 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -18,7 +18,7 @@ type Claim struct {
 	r *Registry
 
 	mu    sync.Mutex // guards what follows, across a request that reads or writes the lease
-	store held
+	store stored
 }
 
 // Lease returns the lease as it stands in the store, as far as this node knows.
@@ -28,81 +28,139 @@ func (c *Claim) Lease() subnet.Lease {
 	return c.store.lease
 }
 
-// try makes one attempt to claim what choose says.
-func (a *attempt) try(ctx context.Context, try int) (*Claim, error) {
-	subnets, err := a.choose(try)
+// Keep blocks until ctx ends or the lease is lost; then errors.Is(err, ErrLeaseLost). It
+// renews the lease without writing it, and checks at intervals, and at every event on its
+// key, whether the store still says what this node wrote. While etcd is away it waits.
+func (c *Claim) Keep(ctx context.Context) error { return keeper{c}.run(ctx) }
+
+// Update publishes other endpoints or another key for the same subnets. No other field of
+// want matters. It writes no key if none differs. It fails with ErrLeaseLost when the lease
+// is no longer ours.
+func (c *Claim) Update(ctx context.Context, want subnet.Lease) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := c.store.lease
+	next.Endpoints, next.Key = want.Endpoints, want.Key
+	if next == c.store.lease {
+		return nil
+	}
+	return c.put(ctx, next)
+}
+
+// Release gives the subnets back, in a way that tells watchers it is wanted. A reservation
+// stays, waiting for its node. Release of a lease that is no longer held succeeds.
+func (c *Claim) Release(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.leave(ctx)
+	if errors.Is(err, ErrLeaseLost) {
+		return nil
+	}
+	return err
+}
+
+// leave is Release for a lease that must be as it was found. c.mu is held, or c is not
+// shared yet.
+func (c *Claim) leave(ctx context.Context) error {
+	next := c.store.lease
+	if c.store.id == forGood {
+		return c.put(ctx, subnet.Lease{Node: next.Node, Subnets: next.Subnets, Reserved: true})
+	}
+	next.Leaving = true
+	if err := c.put(ctx, next); err != nil {
+		return err
+	}
+	return c.drop(ctx)
+}
+
+// drop deletes all keys of the claim, if it is as it was found. The etcd lease, on which no
+// key hangs any more, runs out by itself when it cannot be revoked. c.mu is held, or c is
+// not shared yet.
+func (c *Claim) drop(ctx context.Context) error {
+	t := transaction{what: "delete lease " + c.store.form, conditions: c.owned()}
+	t.deletes = append([]string{c.r.keys.lease(c.store.form)}, c.store.named...)
+	resp, err := c.r.commit(ctx, t, forGood)
 	if err != nil {
-		return nil, fmt.Errorf("acquire lease: %w", err)
+		return err
 	}
-	h := held{leaf: subnet.FormatKey(subnets), lease: a.want}
-	h.lease.Subnets, h.lease.Leaving, h.lease.Claimed = subnets, false, now()
-	if own, ok := a.own.Get(); ok {
-		return a.resume(ctx, own, h)
+	if !resp.Succeeded {
+		return fmt.Errorf("%s: %w", t.what, ErrLeaseLost)
 	}
-	if a.lease == 0 {
-		if a.lease, err = a.r.grant(ctx); err != nil {
-			return nil, err
-		}
+	if c.store.id != forGood && len(c.store.named) > 0 { // the etcd lease of a flannel node is left to flannel
+		return c.r.revoke(ctx, c.store.id)
 	}
-	h.etcdLease = a.lease
-	return a.write(ctx, h)
+	return nil
 }
 
-// resume takes up a lease that this node already has: as it is if it is right, written
-// anew where not. A reservation stays one.
-func (a *attempt) resume(ctx context.Context, own, h held) (*Claim, error) {
-	h.etcdLease, h.lease.Reserved = own.etcdLease, own.etcdLease == 0
-	if own.leaf == h.leaf && own.lease.Claimed != 0 && own.lease.Key != (wgtypes.Key{}) {
-		h.lease.Claimed = own.lease.Claimed
+// put writes the lease and the node's record, if still owned. c.mu is held.
+func (c *Claim) put(ctx context.Context, next subnet.Lease) error {
+	l := c.store
+	l.lease = next
+	t := transaction{what: "write lease " + l.form, conditions: c.owned(), hangs: opt.Some(l.id)}
+	t.puts = []put{{c.r.keys.lease(l.form), string(subnet.FormatValue(next))}}
+	if node := c.r.keys.node(next.Node); slices.Contains(l.named, node) {
+		t.puts = append(t.puts, put{node, recordOf(l.form, next).String()})
 	}
-	fresh := true
-	if own.etcdLease != 0 {
-		ttl, err := a.r.renew(ctx, own.etcdLease)
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return nil, fmt.Errorf("resume lease: %w", errRace)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if fresh = ttl == a.r.seconds(); !fresh {
-			if a.lease == 0 {
-				if a.lease, err = a.r.grant(ctx); err != nil {
-					return nil, err
-				}
-			}
-			h.etcdLease = a.lease
-		}
+	resp, err := c.r.commit(ctx, t, l.id)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && !resp.Succeeded {
+		return fmt.Errorf("%s: %w", t.what, ErrLeaseLost)
 	}
-	same := h.lease
-	same.Since = own.lease.Since
-	if fresh && own.leaf == h.leaf && !own.broken && same == own.lease && a.guarded(h) {
-		h.create, h.mod, h.mine = own.create, own.mod, a.r.keys.mine(h.lease)
-		h.lease.Since = own.create
-		return &Claim{r: a.r, store: h}, nil
+	if err != nil {
+		return err
 	}
-	return a.write(ctx, h)
+	l.mod = resp.Header.Revision
+	c.store = l
+	return nil
 }
 
-// guarded reports whether all guards of h, and the node's key, were found in place.
-func (a *attempt) guarded(h held) bool {
-	for _, g := range a.r.keys.guards(h.lease.Subnets) {
-		if a.seen[g] == 0 {
-			return false
+// verify asks whether the store still says what this node wrote, and returns the revision
+// of the answer.
+func (c *Claim) verify(ctx context.Context) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resp, err := c.r.commit(ctx, transaction{what: "check our lease", conditions: c.owned()}, forGood)
+	if err != nil {
+		return 0, err
+	}
+	if !resp.Succeeded {
+		return 0, fmt.Errorf("keep lease %s: %w: expired, deleted or overwritten", c.store.form, ErrLeaseLost)
+	}
+	return resp.Header.Revision, nil
+}
+
+// renew keeps the etcd lease alive. A reservation has none.
+func (c *Claim) renew(ctx context.Context) error {
+	c.mu.Lock()
+	id, form := c.store.id, c.store.form
+	c.mu.Unlock()
+	if id == forGood {
+		return nil
+	}
+	_, err := c.r.renew(ctx, id)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return fmt.Errorf("keep lease %s: %w: its time ran out", form, ErrLeaseLost)
+	}
+	return err
+}
+
+// key returns the lease's key in the store.
+func (c *Claim) key() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.r.keys.lease(c.store.form)
+}
+
+// owned returns the conditions of every write of this node: lease and owner keys are there,
+// unchanged, and ours. c.mu is held.
+func (c *Claim) owned() []condition {
+	key := c.r.keys.lease(c.store.form)
+	ifs := []condition{{key: key, kind: created, rev: c.store.create}, {key: key, rev: c.store.mod}}
+	for _, k := range c.store.named {
+		if k == c.r.keys.node(c.store.lease.Node) {
+			ifs = append(ifs, condition{key: k, kind: exists})
+		} else {
+			ifs = append(ifs, condition{key: k, kind: says, text: c.store.lease.Node})
 		}
 	}
-	return a.nodeMod != 0 && a.node == nodeOf(h)
-}
-
-func nodeOf(h held) nodeRecord {
-	n := nodeRecord{Lease: h.leaf}
-	if h.lease.Key != (wgtypes.Key{}) {
-		n.PublicKey = h.lease.Key.String()
-	}
-	return n
-}
-
-// String returns the record as it stands in the store.
-func (n nodeRecord) String() string {
-	data, _ := json.Marshal(n) // two strings: it cannot fail
-	return string(data)
+	return ifs
 }

@@ -16,13 +16,13 @@ const diagnoseLimit = 500 * time.Millisecond
 
 // diagnose says why no endpoint answers, in the words of the first one that says anything
 // at all: gRPC keeps the reason to itself and lets the time run out.
-func (r *Registry) diagnose() string {
-	for _, endpoint := range r.opts.Endpoints {
+func (c *client) diagnose() string {
+	for _, endpoint := range c.opts.Endpoints {
 		u, err := url.Parse(endpoint)
 		if err != nil || u.Host == "" {
 			continue
 		}
-		if err := r.knock(u); err != nil {
+		if err := c.knock(u); err != nil {
 			text := err.Error()
 			return strings.TrimPrefix(text[max(0, strings.LastIndex(text, "connect: ")):], "connect: ")
 		}
@@ -31,7 +31,7 @@ func (r *Registry) diagnose() string {
 }
 
 // knock connects as a request would, and listens for a refusal.
-func (r *Registry) knock(u *url.URL) error {
+func (c *client) knock(u *url.URL) error {
 	ctx, cancel := context.WithTimeout(context.Background(), diagnoseLimit)
 	defer cancel()
 	var d net.Dialer
@@ -44,8 +44,8 @@ func (r *Registry) knock(u *url.URL) error {
 		return nil
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if r.config.TLS != nil {
-		conf = r.config.TLS.Clone()
+	if c.config.TLS != nil {
+		conf = c.config.TLS.Clone()
 	}
 	if conf.ServerName == "" {
 		conf.ServerName = u.Hostname()

@@ -35,20 +35,20 @@ var (
 )
 
 // explain adds to an error of etcd's client what was being done and what to try.
-func (r *Registry) explain(what string, err error) error {
-	endpoints := strings.Join(r.opts.Endpoints, ",")
+func (c *client) explain(what string, err error) error {
+	endpoints := strings.Join(c.opts.Endpoints, ",")
 	var hint string
 	switch {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%s: %w", what, context.Canceled)
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		hint = fmt.Sprintf("etcd user %q may not: grant its role readwrite on the prefix %s/", r.opts.Username, r.opts.Prefix)
+		hint = fmt.Sprintf("etcd user %q may not: grant its role readwrite on the prefix %s/", c.opts.Username, c.opts.Prefix)
 	case errors.Is(err, rpctypes.ErrUserEmpty):
 		hint = "etcd asks for a user: give --etcd-username and LODEN_ETCD_PASSWORD"
 	case errors.Is(err, rpctypes.ErrAuthFailed):
 		hint = "etcd refuses the user name or password: see --etcd-username and LODEN_ETCD_PASSWORD"
 	case errors.Is(err, context.DeadlineExceeded), unavailable(err):
-		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, r.cause(err))
+		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
 	default:
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -74,9 +74,9 @@ func code(err error) codes.Code {
 
 // cause is the part of a gRPC error that helps a reader: "connection refused", "x509:
 // certificate signed by unknown authority".
-func (r *Registry) cause(err error) string {
+func (c *client) cause(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || code(err) == codes.DeadlineExceeded {
-		return r.diagnose()
+		return c.diagnose()
 	}
 	text := err.Error()
 	if s, ok := status.FromError(err); ok {

@@ -47,17 +47,23 @@ func TestFlannelWritesBetweenLookAndWrite(t *testing.T) {
 				}
 			}
 			flannel("10.5.200.0-24&fd00:5:0:200::-64") // so that it is known to be about
-			a := attempt{r: r, network: n, prefer: prefer, want: subnet.Lease{
+			want := Want{Network: n, Prefer: prefer, Lease: subnet.Lease{
 				Node: "a", Key: [32]byte{1}, Endpoints: opt.Dual[netip.AddrPort]{V4: opt.Some(netip.MustParseAddrPort("192.0.2.1:51820"))},
 			}}
-			if err := a.survey(t.Context()); err != nil {
+			x := acquisition{r: r}
+			seen, err := x.survey(t.Context(), want)
+			if err != nil {
 				t.Fatal(err)
 			}
 			flannel(leaf)
-			if _, err := a.try(t.Context(), 0); !errors.Is(err, errRace) {
+			d, err := decide(seen, 0, time.Now(), r.seconds())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := x.commit(t.Context(), seen, d); !errors.Is(err, errRace) {
 				t.Fatalf("got %v, want a lost race", err)
 			}
-			c, err := r.Acquire(t.Context(), n, a.want, prefer)
+			c, err := r.Acquire(t.Context(), want)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/loden-net/loden/subnet/etcd"
 )
@@ -19,7 +18,11 @@ import (
 // plain returns etcd's own client, for what Loden does not do.
 func plain(t *testing.T, endpoints ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
+	conf := clientv3.Config{Endpoints: endpoints}
+	if err := etcd.Silence(&conf); err != nil {
+		t.Fatal(err)
+	}
+	c, err := clientv3.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -201,7 +201,7 @@ func (p *player) acquire(ctx context.Context) {
 		}
 	}
 	p.h.record(int(p.host), input{op: "acquire", node: p.name}, func() output {
-		c, err := p.r.Acquire(ctx, p.h.n, want(p.name, p.host), prefer)
+		c, err := p.r.Acquire(ctx, etcd.Want{Network: p.h.n, Lease: want(p.name, p.host), Prefer: prefer})
 		if err != nil {
 			return p.outcome(err)
 		}

@@ -47,7 +47,7 @@ func runNode(t *testing.T, r *etcd.Registry, n config.Network, want subnet.Lease
 func (x *node) hold(ctx context.Context) {
 	var prefer opt.Dual[netip.Prefix]
 	for ctx.Err() == nil {
-		c, err := x.r.Acquire(ctx, x.n, x.want, prefer)
+		c, err := x.r.Acquire(ctx, etcd.Want{Network: x.n, Lease: x.want, Prefer: prefer})
 		if err != nil {
 			select {
 			case <-ctx.Done():

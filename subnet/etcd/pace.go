@@ -7,11 +7,11 @@ import (
 )
 
 // Two machines that were cloned, name and key and all, take one lease from each other for
-// as long as both run. That cannot be told from a node that was moved, but it need not
-// cost etcd thousands of writes a second.
+// as long as both run. A registry cannot tell that from a node that was moved, but it need
+// not cost etcd thousands of writes a second.
 const (
 	paceWindow = time.Minute // within which acquisitions count as one after another
-	paceFree   = 8           // of them at once, with no pause
+	paceFree   = 8           // so many of them at once, with no pause
 	paceMost   = 30 * time.Second
 )
 
@@ -21,7 +21,7 @@ type pacer struct {
 	recent map[string][]time.Time
 }
 
-// next notes an acquisition and returns how long to wait before it.
+// next records an acquisition and returns how long to wait before it.
 func (p *pacer) next(node string, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,12 +50,5 @@ func (r *Registry) pace(ctx context.Context, node string) error {
 	}
 	r.log.Warn().Str("node", node).Dur("pause", d).
 		Msg("lease acquired again and again: does another machine run with this node's name and key?")
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return wait(ctx, d)
 }

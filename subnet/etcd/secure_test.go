@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
@@ -102,7 +103,7 @@ func TestTLS(t *testing.T) {
 		return func(t *testing.T) {
 			r := open(t, func(into *etcd.Options) { o.Prefix, o.RPCTimeout = into.Prefix, 20*time.Second; *into = o })
 			eventually(t, "a lease", func() bool {
-				_, err := r.Acquire(t.Context(), n, want("a", 1), noPrefix)
+				_, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: want("a", 1)})
 				return err == nil
 			})
 		}
@@ -175,7 +176,7 @@ func TestUserWithARoleOnThePrefixCanDoEverything(t *testing.T) {
 	put(t, c, "config", dualDoc)
 	rights(t, c, prefix(t))
 	as := func(user, password string) func(*etcd.Options) {
-		return func(o *etcd.Options) { o.Username, o.Password = user, password }
+		return func(o *etcd.Options) { o.Username, o.Password = user, config.Secret(password) }
 	}
 	r := open(t, as("loden", "lodenpw"), server.Client)
 	n, err := r.Network(within(t))
@@ -199,7 +200,7 @@ func TestUserWithARoleOnThePrefixCanDoEverything(t *testing.T) {
 	if _, _, err := r.Leases(within(t)); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.PutNetwork(within(t), []byte(dualDoc), etcd.Checked); err != nil {
+	if _, err := r.PutNetwork(within(t), []byte(dualDoc), etcd.RefuseMoves); err != nil {
 		t.Error(err)
 	}
 	if x.losses() != 0 {

@@ -2,9 +2,8 @@ package etcd_test
 
 import (
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,27 +11,17 @@ import (
 	"syscall"
 	"testing"
 
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/goleak"
-	"go.uber.org/zap"
 )
 
 // shared is the address of an etcd that all tests use, each under a prefix of its own.
 // Tests that hurt etcd start their own.
 var shared string
 
-// childEnv makes this program an etcd server: "name|data dir|client URL|peer URL|cluster|TLS dir".
-const childEnv = "LODEN_TEST_ETCD"
+func TestMain(m *testing.M) { os.Exit(runWithServer(m)) }
 
-func TestMain(m *testing.M) {
-	if spec := os.Getenv(childEnv); spec != "" {
-		os.Exit(serveChild(spec))
-	}
-	os.Exit(runWithServer(m))
-}
-
-// runWithServer runs the tests beside an etcd in a process of its own, so that what leaks
-// here is ours.
+// runWithServer runs the tests beside an etcd in a process of its own, so that leaks found
+// here are ours.
 func runWithServer(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "loden-etcd-")
 	if err != nil {
@@ -44,7 +33,8 @@ func runWithServer(m *testing.M) int {
 		panic(err)
 	}
 	if err := server.run(); err != nil {
-		panic(err)
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	defer server.kill()
 	shared = server.Client
@@ -59,52 +49,17 @@ func runWithServer(m *testing.M) int {
 	return status
 }
 
-// serverConfig is a one-member etcd on a free port of loopback.
-func serverConfig(dir string) *embed.Config {
-	any0, _ := url.Parse("http://127.0.0.1:0")
-	conf := embed.NewConfig()
-	conf.Dir = dir
-	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{*any0}, []url.URL{*any0}
-	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{*any0}, []url.URL{*any0}
-	conf.InitialCluster = conf.Name + "=" + any0.String()
-	conf.UnsafeNoFsync = true
-	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	conf.MaxTxnOps = 128
-	return conf
-}
-
-// serveChild runs an etcd until its standard input ends, which it does when the test
-// that started it is gone, in whatever way.
-func serveChild(spec string) int {
-	part := strings.Split(spec, "|")
-	one := func(s string) []url.URL {
-		u, err := url.Parse(s)
-		if err != nil {
-			panic(err)
-		}
-		return []url.URL{*u}
+// binary returns etcd's server: the file that LODEN_ETCD_BINARY names, else the pinned
+// version, which make builds.
+func binary() (string, error) {
+	path := os.Getenv("LODEN_ETCD_BINARY")
+	if path == "" {
+		path = filepath.Join("..", "..", "bin", "etcd")
 	}
-	conf := serverConfig(part[1])
-	conf.Name = part[0]
-	conf.ListenClientUrls, conf.AdvertiseClientUrls = one(part[2]), one(part[2])
-	conf.ListenPeerUrls, conf.AdvertisePeerUrls = one(part[3]), one(part[3])
-	conf.InitialCluster = part[4]
-	if dir := part[5]; dir != "" { // TLS, with client certificates when there is a file of that name
-		conf.ClientTLSInfo.CertFile, conf.ClientTLSInfo.KeyFile = filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
-		if _, err := os.Stat(filepath.Join(dir, "require")); err == nil {
-			conf.ClientTLSInfo.TrustedCAFile, conf.ClientTLSInfo.ClientCertAuth = filepath.Join(dir, "ca.crt"), true
-		}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("start etcd for the tests: %w: run `make bin/etcd` first", err)
 	}
-	conf.AuthToken, conf.BcryptCost = "simple", 4 // the least: passwords are not what is tested
-	conf.AuthTokenTTL = 1                         // second: so that tokens run out during a test
-	server, err := embed.StartEtcd(conf)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer server.Close()
-	_, _ = os.Stdin.Read(make([]byte, 1))
-	return 0
+	return path, nil
 }
 
 // server is an etcd in a process of its own, to be killed, stopped and started again on the
@@ -114,8 +69,8 @@ type server struct {
 	Dir                 string // its data
 	Client              string // its URL
 	certs               string // directory of its TLS files, or ""
+	flags               []string
 	cmd                 *exec.Cmd
-	stdin               io.Closer
 }
 
 // newServer prepares a one-member etcd.
@@ -132,12 +87,13 @@ func newServer(name, dir string) (*server, error) {
 }
 
 // own starts a one-member etcd for one test.
-func own(t *testing.T) *server {
+func own(t *testing.T, flags ...string) *server {
 	t.Helper()
 	s, err := newServer("own", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.flags = flags
 	s.start(t)
 	return s
 }
@@ -162,13 +118,19 @@ func cluster(t *testing.T) []*server {
 	return out
 }
 
+// freeURL returns an address of loopback with a free port. The port lies below the kernel's
+// range of local ports (32768 and up), so that no connection takes it while a test has its
+// server stopped.
 func freeURL() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var last error
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
+		if err == nil {
+			return "http://" + l.Addr().String(), l.Close()
+		}
+		last = err
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String(), nil
+	return "", last
 }
 
 // start runs the server and does not wait until it answers.
@@ -181,20 +143,26 @@ func (s *server) start(t *testing.T) {
 }
 
 func (s *server) run() error {
-	s.cmd = exec.Command(os.Args[0])
-	if binary := os.Getenv("LODEN_ETCD_BINARY"); binary != "" && s.certs == "" { // another version of etcd
-		s.cmd = exec.Command(binary, "--name", s.name, "--data-dir", s.Dir, "--listen-client-urls", s.Client, "--advertise-client-urls", s.Client,
-			"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
-			"--unsafe-no-fsync", "--log-level", "panic", "--auth-token", "simple", "--auth-token-ttl", "1", "--bcrypt-cost", "4")
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	}
-	s.cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.name, s.Dir, s.Client, s.peer, s.cluster, s.certs}, "|"))
-	s.cmd.Stderr = os.Stderr
-	stdin, err := s.cmd.StdinPipe() // the server ends when this does
+	path, err := binary()
 	if err != nil {
 		return err
 	}
-	s.stdin = stdin
+	args := append([]string{
+		"--name", s.name, "--data-dir", s.Dir, "--listen-client-urls", s.Client, "--advertise-client-urls", s.Client,
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
+		"--unsafe-no-fsync", "--log-level", "panic",
+		"--auth-token", "simple", "--auth-token-ttl", "1", // second: so that tokens run out during a test
+		"--bcrypt-cost", "4", // the least: passwords are not what is tested
+	}, s.flags...)
+	if s.certs != "" {
+		args = append(args, "--cert-file", filepath.Join(s.certs, "server.crt"), "--key-file", filepath.Join(s.certs, "server.key"))
+		if _, err := os.Stat(filepath.Join(s.certs, "require")); err == nil { // client certificates
+			args = append(args, "--client-cert-auth", "--trusted-ca-file", filepath.Join(s.certs, "ca.crt"))
+		}
+	}
+	s.cmd = exec.Command(path, args...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // the server ends with the tests
+	s.cmd.Stderr = os.Stderr
 	return s.cmd.Start()
 }
 
@@ -205,6 +173,5 @@ func (s *server) kill() {
 	}
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
-	_ = s.stdin.Close()
 	s.cmd = nil
 }

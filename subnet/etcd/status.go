@@ -7,12 +7,12 @@ import (
 
 // Status says how etcd is doing, as seen from here. The zero value is "not yet asked".
 type Status struct {
-	Connected bool      // whether the last answer was an answer
-	Since     time.Time // since when it is so
+	Connected bool      // whether etcd answered the last request
+	Since     time.Time // since when Connected has its value
 	LastError string    // of the last failure, also while connected again; empty if there was none
 	Revision  int64     // of the last snapshot
-	Relists   int64     // how often everything was listed
-	Requests  int64     // sent since Open; events of a watch are none
+	Relists   int64     // how often all leases were listed
+	Requests  int64     // sent since Open; events of a watch do not count
 	Races     int64     // lost since Open, and run again
 }
 
@@ -28,9 +28,7 @@ type health struct {
 	races   int64
 }
 
-// Status returns how etcd is doing. It does not ask etcd.
-func (r *Registry) Status() Status {
-	h := &r.health
+func (h *health) status() Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return Status{Connected: h.ok, Since: h.since, LastError: h.last, Revision: h.rev, Relists: h.relists, Requests: h.sent, Races: h.races}
@@ -65,7 +63,7 @@ func (h *health) bad(err error) {
 	h.last = err.Error()
 }
 
-// listed notes a full list; seen notes a revision.
+// listed records a full list; seen records a revision.
 func (h *health) listed(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // view is the leases branch of the store as last heard: a map that events are folded into.
-// Every key under it has an entry, also those that are no lease.
+// Every key under the branch has an entry, also a key that is no lease.
 type view struct {
 	cluster  uint64 // etcd's cluster id; another one means another etcd
 	revision int64
@@ -26,12 +25,13 @@ type view struct {
 // record is one key: a lease, a reservation that waits, or a problem.
 type record struct {
 	lease   subnet.Lease
+	id      etcdID
 	problem string
 }
 
-// read makes a record of a key and its value.
-func read(leaf string, kv *mvccpb.KeyValue) record {
-	subnets, err := subnet.ParseKey(leaf)
+// newRecord makes a record of a key and its value.
+func newRecord(form string, kv *mvccpb.KeyValue) record {
+	subnets, err := subnet.ParseKey(form)
 	if err != nil {
 		return record{problem: err.Error()}
 	}
@@ -44,7 +44,7 @@ func read(leaf string, kv *mvccpb.KeyValue) record {
 	if l.Key == (wgtypes.Key{}) && !l.Reserved {
 		return record{problem: "lease has no public key"}
 	}
-	return record{lease: l}
+	return record{lease: l, id: etcdID(kv.Lease)}
 }
 
 func newView(branch string) *view {
@@ -55,54 +55,44 @@ func newView(branch string) *view {
 func (v *view) fill(resp *clientv3.GetResponse) {
 	v.cluster, v.revision = resp.Header.ClusterId, resp.Header.Revision
 	for _, kv := range resp.Kvs {
-		leaf := strings.TrimPrefix(string(kv.Key), v.branch)
-		v.entries[leaf] = read(leaf, kv)
+		form := strings.TrimPrefix(string(kv.Key), v.branch)
+		v.entries[form] = newRecord(form, kv)
 	}
-}
-
-// list reads the whole branch in one request.
-func (r *Registry) list(ctx context.Context) (*view, error) {
-	v, _, err := r.listWithIDs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.health.listed(v.revision)
-	return v, nil
 }
 
 // fold applies one watch event.
 func (v *view) fold(e *clientv3.Event) {
-	leaf := strings.TrimPrefix(string(e.Kv.Key), v.branch)
-	before, had := v.entries[leaf]
+	form := strings.TrimPrefix(string(e.Kv.Key), v.branch)
+	before, had := v.entries[form]
 	if e.Type == mvccpb.DELETE {
-		delete(v.entries, leaf)
+		delete(v.entries, form)
 		if had && before.lease.Leaving {
-			v.released[leaf] = true
+			v.released[form] = true
 		}
 		return
 	}
-	now := read(leaf, e.Kv)
-	v.entries[leaf] = now
+	now := newRecord(form, e.Kv)
+	v.entries[form] = now
 	if had && !before.lease.Waiting() && now.lease.Waiting() {
-		v.released[leaf] = true
+		v.released[form] = true
 	} else {
-		delete(v.released, leaf)
+		delete(v.released, form)
 	}
 }
 
 // snapshot returns the view as others see it, and starts a new list of the released.
 func (v *view) snapshot() subnet.Snapshot {
 	s := subnet.Snapshot{Revision: v.revision}
-	for leaf, rec := range v.entries {
+	for form, rec := range v.entries {
 		switch {
 		case rec.problem != "":
-			s.Problems = append(s.Problems, subnet.Problem{Object: printable(v.branch + leaf), Reason: rec.problem})
+			s.Problems = append(s.Problems, subnet.Problem{Object: printable(v.branch + form), Reason: rec.problem})
 		case !rec.lease.Waiting():
 			s.Leases = append(s.Leases, rec.lease)
 		}
 	}
-	for leaf := range v.released {
-		s.Released = append(s.Released, leaf)
+	for form := range v.released {
+		s.Released = append(s.Released, form)
 	}
 	clear(v.released)
 	slices.SortFunc(s.Leases, subnet.Older)

@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -11,75 +10,91 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// errRelist ends following: what we hold may be wrong, so it is listed again.
+// errRelist ends following: the view may be wrong, so all leases are listed again.
 var errRelist = errors.New("list again")
 
 // Watch blocks until ctx ends and calls emit with every change, as a complete snapshot:
-// first a list at some revision R, then what happens from R+1 on. It survives the loss of
-// etcd (nothing is emitted meanwhile), a compaction, and an etcd that was emptied or
-// restored from a backup. emit is called from one goroutine and holds up the next event.
-// The error is that of ctx.
+// first a list at some revision R, then the changes from R+1 on. Changes that arrive while
+// emit runs are merged into the next snapshot. Watch survives the loss of etcd (it then
+// emits no snapshot), a compaction, and an etcd that was emptied or restored from a backup.
+// emit is called from one goroutine. The error is ctx's.
 func (r *Registry) Watch(ctx context.Context, emit func(subnet.Snapshot)) error {
-	var last subnet.Snapshot
-	first := true
-	changed := func(s subnet.Snapshot) {
-		if first || !s.Same(last) {
-			emit(s)
-		}
-		first, last = false, s
-		last.Released = nil
-	}
-	wait := retry{}
+	w := watcher{r: r, emit: emit}
+	return w.run(ctx)
+}
+
+// watcher follows the leases branch.
+type watcher struct {
+	r    *Registry
+	emit func(subnet.Snapshot)
+	last subnet.Snapshot // as emitted, without Released
+	any  bool            // whether a snapshot was emitted
+	view *view
+}
+
+func (w *watcher) run(ctx context.Context) error {
+	attempts := backoff{}
 	for ctx.Err() == nil {
-		v, err := r.list(ctx)
+		v, err := w.r.list(ctx)
 		if err != nil {
-			r.log.Debug().Err(err).Msg("listing leases again soon")
-			wait.pause(ctx)
+			w.r.log.Debug().Err(err).Msg("listing leases again soon")
+			attempts.pause(ctx)
 			continue
 		}
-		wait = retry{}
-		changed(v.snapshot())
-		if err := r.follow(ctx, v, changed); ctx.Err() == nil && !errors.Is(err, errRelist) {
-			r.log.Debug().Err(err).Msg("watch of leases ended")
+		attempts = backoff{}
+		w.view = v
+		w.changed()
+		if err := w.follow(ctx); ctx.Err() == nil && !errors.Is(err, errRelist) {
+			w.r.log.Debug().Err(err).Msg("watch of leases ended")
 		}
 	}
 	return ctx.Err()
 }
 
-// follow folds events into v until everything must be listed again: now and then for
-// safety, when history was compacted away, or when etcd is not the one it was. A watch
-// that merely broke is resumed after the last revision seen.
-func (r *Registry) follow(ctx context.Context, v *view, changed func(subnet.Snapshot)) error {
-	relist := time.NewTimer(jitter(r.opts.Relist))
+// changed emits the view if it says something new.
+func (w *watcher) changed() {
+	s := w.view.snapshot()
+	if !w.any || !s.Same(w.last) {
+		w.emit(s)
+	}
+	w.any, w.last = true, s
+	w.last.Released = nil
+}
+
+// follow folds events into the view until all leases must be listed again: at intervals
+// for safety, when history was compacted away, or when etcd was replaced by another one. A
+// watch that merely broke is resumed after the last revision seen.
+func (w *watcher) follow(ctx context.Context) error {
+	relist := time.NewTimer(jitter(w.r.opts.Relist))
 	defer relist.Stop()
-	probe := time.NewTicker(jitter(r.opts.Probe))
+	probe := time.NewTicker(jitter(w.r.opts.Probe))
 	defer probe.Stop()
-	wait := retry{}
+	attempts := backoff{}
 	for {
 		began := time.Now()
-		err := r.watchOnce(ctx, v, changed, relist.C, probe.C)
-		wait.rest(began)
+		err := w.watch(ctx, relist.C, probe.C)
+		attempts.rest(began)
 		if ctx.Err() != nil || errors.Is(err, errRelist) {
 			return err
 		}
-		r.log.Debug().Err(err).Msg("watch of leases broke, resuming")
-		wait.pause(ctx)
-		// A request of the plain kind fetches a new token if that is what broke the watch.
-		if err := r.check(ctx, v); errors.Is(err, errRelist) {
+		w.r.log.Debug().Err(err).Msg("watch of leases broke, resuming")
+		attempts.pause(ctx)
+		// A plain request fetches a new token if an old token broke the watch.
+		if err := w.check(ctx); errors.Is(err, errRelist) {
 			return err
 		}
 	}
 }
 
-// watchOnce runs one watch.
-func (r *Registry) watchOnce(ctx context.Context, v *view, changed func(subnet.Snapshot), relist, probe <-chan time.Time) error {
+// watch runs one watch.
+func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	c, err := r.dial()
+	etcd, err := w.r.dial()
 	if err != nil {
 		return err
 	}
-	events := c.Watch(ctx, v.branch, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1),
+	events := etcd.Watch(ctx, w.view.branch, clientv3.WithPrefix(), clientv3.WithRev(w.view.revision+1),
 		clientv3.WithProgressNotify(), clientv3.WithFragment())
 	for {
 		select {
@@ -88,13 +103,13 @@ func (r *Registry) watchOnce(ctx context.Context, v *view, changed func(subnet.S
 		case <-relist:
 			return errRelist
 		case <-probe:
-			if err := r.check(ctx, v); errors.Is(err, errRelist) {
+			if err := w.check(ctx); errors.Is(err, errRelist) {
 				return err
 			}
 		case resp, ok := <-events:
-			news, err := r.drain(v, resp, ok, events)
+			news, err := w.drain(resp, ok, events)
 			if news {
-				changed(v.snapshot())
+				w.changed()
 			}
 			if err != nil {
 				return err
@@ -103,14 +118,14 @@ func (r *Registry) watchOnce(ctx context.Context, v *view, changed func(subnet.S
 	}
 }
 
-// drain folds a response and those that already wait behind it, so that a thousand joins
-// at once do not make a thousand snapshots. It reports whether there were events.
-func (r *Registry) drain(v *view, resp clientv3.WatchResponse, ok bool, events clientv3.WatchChan) (news bool, err error) {
+// drain folds a response and the responses that already wait behind it, so that a thousand
+// joins at once do not make a thousand snapshots. It reports whether there were events.
+func (w *watcher) drain(resp clientv3.WatchResponse, ok bool, events clientv3.WatchChan) (news bool, err error) {
 	for {
 		if !ok {
 			return news, errors.New("watch closed")
 		}
-		if err := r.take(v, resp); err != nil {
+		if err := w.fold(resp); err != nil {
 			return news, err
 		}
 		news = news || len(resp.Events) > 0
@@ -122,13 +137,14 @@ func (r *Registry) drain(v *view, resp clientv3.WatchResponse, ok bool, events c
 	}
 }
 
-// take folds one watch response.
-func (r *Registry) take(v *view, resp clientv3.WatchResponse) error {
+// fold folds one watch response into the view.
+func (w *watcher) fold(resp clientv3.WatchResponse) error {
+	v := w.view
 	if resp.CompactRevision != 0 || resp.Header.ClusterId != 0 && resp.Header.ClusterId != v.cluster {
 		return errRelist
 	}
 	if err := resp.Err(); err != nil {
-		return r.explain("watch leases", err)
+		return w.r.explain("watch leases", err)
 	}
 	if resp.Header.Revision < v.revision && !resp.IsProgressNotify() && len(resp.Events) > 0 {
 		return errRelist // revisions never fall in one etcd
@@ -137,18 +153,18 @@ func (r *Registry) take(v *view, resp clientv3.WatchResponse) error {
 		v.fold(e)
 	}
 	v.revision = max(v.revision, resp.Header.Revision)
-	r.health.seen(v.revision)
+	w.r.health.seen(v.revision)
 	return nil
 }
 
-// check asks etcd, cheaply, whether it is still the one that v came from: a watch from a
-// revision that an emptied or restored etcd has not reached yet says nothing at all.
-func (r *Registry) check(ctx context.Context, v *view) error {
+// check asks etcd, cheaply, whether it is still the etcd that the view came from: a watch
+// from a revision that an emptied or restored etcd has not reached yet stays silent.
+func (w *watcher) check(ctx context.Context) error {
 	same := true
-	err := r.do(ctx, "probe etcd", func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, r.keys.config(), clientv3.WithCountOnly())
+	err := w.r.do(ctx, "probe etcd", func(ctx context.Context, etcd *clientv3.Client) error {
+		resp, err := etcd.Get(ctx, w.r.keys.config(), clientv3.WithCountOnly())
 		if err == nil {
-			same = resp.Header.ClusterId == v.cluster && resp.Header.Revision >= v.revision
+			same = resp.Header.ClusterId == w.view.cluster && resp.Header.Revision >= w.view.revision
 		}
 		return err
 	})
@@ -156,31 +172,4 @@ func (r *Registry) check(ctx context.Context, v *view) error {
 		return errRelist
 	}
 	return err
-}
-
-// retry spaces attempts: 100 ms doubling to 5 s, each with jitter, so that a cluster does
-// not come back in step.
-type retry struct{ last time.Duration }
-
-// rest starts over when what began at that moment went well for a while.
-func (r *retry) rest(began time.Time) {
-	if time.Since(began) > time.Minute {
-		*r = retry{}
-	}
-}
-
-// pause waits for the next attempt or the end of ctx.
-func (r *retry) pause(ctx context.Context) {
-	r.last = min(max(2*r.last, 100*time.Millisecond), 5*time.Second)
-	t := time.NewTimer(jitter(r.last))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
-// jitter returns 75 to 125 % of d.
-func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2+1) // spreads load, guards nothing
 }

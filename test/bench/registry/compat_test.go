@@ -115,7 +115,7 @@ func TestFlannelReadsOurLeases(t *testing.T) {
 	w := followWithFlannel(t, f)
 	l := lease(1)
 	l.Endpoints.V6 = opt.Some(netip.MustParseAddrPort("[2001:db8::7]:51820"))
-	first, err := r.Acquire(t.Context(), n, l, opt.Dual[netip.Prefix]{})
+	first, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: l})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestFlannelReadsOurLeases(t *testing.T) {
 	}
 	// Everything else that we do must not cost flannel a peer: it drops all of them at one
 	// key under its prefix that it cannot read.
-	second, err := r.Acquire(t.Context(), n, lease(2), opt.Dual[netip.Prefix]{})
+	second, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: lease(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestWeReadFlannelsLeases(t *testing.T) {
 		t.Errorf("\nours    %s\nflannel %s", ours, flannelText)
 	}
 	// A node of ours at flannel's address takes its lease over; another keeps clear of it.
-	other, err := r.Acquire(t.Context(), n, lease(2), l.Subnets)
+	other, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: lease(2), Prefer: l.Subnets})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestWeReadFlannelsLeases(t *testing.T) {
 			t.Errorf("%s given out twice", p)
 		}
 	}
-	same, err := r.Acquire(t.Context(), n, lease(1), opt.Dual[netip.Prefix]{})
+	same, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: lease(1)})
 	if err != nil || same.Lease().Subnets != l.Subnets {
 		t.Errorf("take-over: %+v, %v; want %v", same, err, l.Subnets)
 	}
@@ -215,7 +215,7 @@ func TestWeReadFlannelsLeases(t *testing.T) {
 
 func TestFlannelKeepsClearOfOurs(t *testing.T) {
 	_, r, f, n := start(t)
-	ours, err := r.Acquire(t.Context(), n, lease(1), opt.Dual[netip.Prefix]{})
+	ours, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: lease(1)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,9 +64,9 @@ func (l loden) join(ctx context.Context, i int) (claim, error) {
 	if err != nil {
 		return claim{}, err
 	}
-	c, err := r.Acquire(ctx, n, lease(i), opt.Dual[netip.Prefix]{})
+	c, err := r.Acquire(ctx, etcd.Want{Network: n, Lease: lease(i)})
 	for errors.Is(err, etcd.ErrUnavailable) && ctx.Err() == nil { // overloaded; a daemon tries again too
-		c, err = r.Acquire(ctx, n, lease(i), opt.Dual[netip.Prefix]{})
+		c, err = r.Acquire(ctx, etcd.Want{Network: n, Lease: lease(i)})
 	}
 	if err != nil {
 		return claim{}, err

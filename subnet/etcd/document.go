@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -15,12 +14,12 @@ import (
 // Document is the network document as it stands in the store.
 type Document struct {
 	Data     []byte         // as written
-	Network  config.Network // what it says; the zero Network when it says nothing valid
+	Network  config.Network // parsed; the zero Network when the text is not valid
 	Revision int64          // etcd revision of its last change
 }
 
-// Network returns the cluster's network. Errors: ErrNoNetwork, ErrUnavailable, or what is
-// wrong with the document.
+// Network returns the cluster's network. Errors: ErrNoNetwork, ErrUnavailable, or the fault
+// of the document.
 func (r *Registry) Network(ctx context.Context) (config.Network, error) {
 	d, err := r.Document(ctx)
 	return d.Network, err
@@ -35,8 +34,8 @@ func (r *Registry) Document(ctx context.Context) (Document, error) {
 
 // document also returns the revision that the answer is true at.
 func (r *Registry) document(ctx context.Context) (d Document, at int64, err error) {
-	err = r.do(ctx, "get network document", func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, r.keys.config())
+	err = r.do(ctx, "get network document", func(ctx context.Context, etcd *clientv3.Client) error {
+		resp, err := etcd.Get(ctx, r.keys.config())
 		if err != nil {
 			return err
 		}
@@ -63,7 +62,7 @@ func (r *Registry) document(ctx context.Context) (d Document, at int64, err erro
 // none, at once and whenever either changes. While etcd is away it reports ErrUnavailable
 // once. The error is that of ctx.
 func (r *Registry) WatchNetwork(ctx context.Context, emit func(Document, error)) error {
-	wait := retry{}
+	attempts := backoff{}
 	told := "" // the last error's text, so that waiting is said once
 	known := int64(-1)
 	for ctx.Err() == nil {
@@ -76,10 +75,10 @@ func (r *Registry) WatchNetwork(ctx context.Context, emit func(Document, error))
 				told = err.Error()
 				emit(d, err)
 			}
-			wait.pause(ctx)
+			attempts.pause(ctx)
 			continue
 		}
-		wait = retry{}
+		attempts = backoff{}
 		if d.Revision != known || told != "" {
 			known, told = d.Revision, ""
 			emit(d, err)
@@ -94,48 +93,69 @@ func (r *Registry) WatchNetwork(ctx context.Context, emit func(Document, error))
 func (r *Registry) awaitChange(ctx context.Context, at int64) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), jitter(r.opts.Probe))
 	defer cancel()
-	c, err := r.dial()
+	etcd, err := r.dial()
 	if err != nil {
 		return
 	}
 	select {
 	case <-ctx.Done():
-	case <-c.Watch(ctx, r.keys.config(), clientv3.WithRev(at+1)):
+	case <-etcd.Watch(ctx, r.keys.config(), clientv3.WithRev(at+1)):
 	}
 }
 
-// PutNetwork writes the network document. It refuses one that is wrong, and, unless force
-// is Force, one that living leases do not fit; the leases that would move are returned in
-// both cases. A family that leases lack is no reason to refuse: each node adds its half.
-func (r *Registry) PutNetwork(ctx context.Context, data []byte, force Force) ([]subnet.Lease, error) {
+// Moves says what PutNetwork does when living leases do not fit the new document, so that
+// their nodes would get other subnets and running pods would lose their addresses. The zero
+// value is RefuseMoves.
+type Moves int
+
+// The two policies.
+const (
+	RefuseMoves Moves = iota // PutNetwork fails with ErrWouldMove and writes no document
+	AllowMoves               // PutNetwork writes the document; the nodes move
+)
+
+// PutNetwork writes the network document. It refuses a document that is wrong, and, unless
+// moves is AllowMoves, a document that living leases do not fit; the leases that would move
+// are returned in both cases. A family that leases lack is no reason to refuse: each node
+// adds its half. The document is written in a transaction: only if neither the document nor
+// a lease has changed since the check.
+func (r *Registry) PutNetwork(ctx context.Context, data []byte, moves Moves) ([]subnet.Lease, error) {
 	n, err := config.ParseNetwork(data)
 	if err != nil {
 		return nil, fmt.Errorf("read network document: %w", err)
 	}
-	s, err := r.Snapshot(ctx)
-	if err != nil {
-		return nil, err
+	for range maxTries {
+		moved, written, err := r.putNetwork(ctx, n, data, moves)
+		if written || err != nil {
+			return moved, err
+		}
 	}
-	moved := Misfits(n, s.Leases)
-	if len(moved) > 0 && force != Forced {
-		return moved, fmt.Errorf("put network document: %w: %d would get other subnets: give --force to do so", ErrWouldMove, len(moved))
-	}
-	return moved, r.do(ctx, "put network document", func(ctx context.Context, c *clientv3.Client) error {
-		_, err := c.Put(ctx, r.keys.config(), string(data))
-		return err
-	})
+	return nil, fmt.Errorf("put network document: the leases changed %d times between check and write: try again", maxTries)
 }
 
-// Force says whether to do what a check advises against.
-type Force bool
+// putNetwork checks the leases and writes the document, unless a lease or the document
+// changes in between; then written is false.
+func (r *Registry) putNetwork(ctx context.Context, n config.Network, data []byte, moves Moves) (moved []subnet.Lease, written bool, err error) {
+	s, err := r.Snapshot(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	moved = Misfits(n, s.Leases)
+	if len(moved) > 0 && moves != AllowMoves {
+		return moved, false, fmt.Errorf("put network document: %w: %d nodes would get other subnets: give --force to do so", ErrWouldMove, len(moved))
+	}
+	t := transaction{what: "put network document", puts: []put{{r.keys.config(), string(data)}}}
+	if moves != AllowMoves {
+		t.conditions = []condition{{key: r.keys.config(), kind: unchanged, rev: s.Revision}, {key: r.keys.leases(), kind: unchanged, rev: s.Revision}}
+	}
+	resp, err := r.commit(ctx, t, forGood)
+	if err != nil {
+		return moved, false, err
+	}
+	return moved, resp.Succeeded, nil
+}
 
-// The two answers.
-const (
-	Checked Force = false
-	Forced  Force = true
-)
-
-// Misfits returns the leases that hold a subnet which is none of n's.
+// Misfits returns the leases that hold a subnet outside of n's ranges.
 func Misfits(n config.Network, leases []subnet.Lease) []subnet.Lease {
 	var out []subnet.Lease
 	for _, l := range leases {
@@ -148,15 +168,3 @@ func Misfits(n config.Network, leases []subnet.Lease) []subnet.Lease {
 	}
 	return out
 }
-
-// Snapshot lists all leases once.
-func (r *Registry) Snapshot(ctx context.Context) (subnet.Snapshot, error) {
-	v, err := r.list(ctx)
-	if err != nil {
-		return subnet.Snapshot{}, err
-	}
-	return v.snapshot(), nil
-}
-
-// now is when a claim is made.
-func now() int64 { return time.Now().Unix() }

@@ -1,0 +1,144 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+)
+
+// client sends requests to etcd. It is safe for concurrent use.
+type client struct {
+	opts   Options
+	config clientv3.Config
+	health health
+
+	mu     sync.Mutex // guards what follows
+	etcd   *clientv3.Client
+	closed bool
+}
+
+// close ends every request and watch. It may be called more than once.
+func (c *client) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.etcd == nil {
+		return nil
+	}
+	err := c.etcd.Close()
+	c.etcd = nil
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// dial returns etcd's client. Making it fetches a token when there is a user name, so it
+// happens at the first request and is tried again after a failure.
+func (c *client) dial() (*clientv3.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errors.New("etcd registry is closed")
+	}
+	if c.etcd != nil {
+		return c.etcd, nil
+	}
+	made, err := clientv3.New(c.config)
+	if err != nil {
+		return nil, err
+	}
+	c.etcd = made
+	return made, nil
+}
+
+// do sends one request: it has RPCTimeout, Status shows its outcome, and its error says
+// what was done, to which etcd, and what to try.
+func (c *client) do(ctx context.Context, what string, send func(context.Context, *clientv3.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RPCTimeout)
+	defer cancel()
+	c.health.request()
+	etcd, err := c.dial()
+	if err == nil {
+		err = send(ctx, etcd)
+	}
+	if err == nil {
+		c.health.good()
+		return nil
+	}
+	err = c.explain(what, err)
+	if errors.Is(err, ErrUnavailable) {
+		c.health.bad(err)
+	}
+	return err
+}
+
+// commit sends a transaction, and extra reads that are part of it. The puts hang on id.
+func (c *client) commit(ctx context.Context, t transaction, id etcdID, reads ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	ifs, thens, elses := t.operations(id)
+	var resp *clientv3.TxnResponse
+	err := c.do(ctx, t.what, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		resp, err = etcd.Txn(ctx).If(ifs...).Then(append(thens, reads...)...).Else(elses...).Commit()
+		return err
+	})
+	return resp, err
+}
+
+// seconds returns the time to live of our leases, as etcd counts it.
+func (c *client) seconds() int64 { return int64(math.Ceil(c.opts.TTL.Seconds())) }
+
+// grant makes an etcd lease.
+func (c *client) grant(ctx context.Context) (etcdID, error) {
+	var id etcdID
+	err := c.do(ctx, "grant lease", func(ctx context.Context, etcd *clientv3.Client) error {
+		resp, err := etcd.Grant(ctx, c.seconds())
+		if err == nil {
+			id = resp.ID
+		}
+		return err
+	})
+	return id, err
+}
+
+// renew keeps an etcd lease alive and returns the time to live that it was granted with, in
+// seconds. It fails with rpctypes.ErrLeaseNotFound. The client's own KeepAliveOnce tries
+// again without a pause while etcd is away, so this method speaks the protocol itself.
+func (c *client) renew(ctx context.Context, id etcdID) (int64, error) {
+	var ttl int64
+	err := c.do(ctx, "renew lease", func(ctx context.Context, etcd *clientv3.Client) error {
+		stream, err := pb.NewLeaseClient(etcd.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+			return err
+		}
+		resp, err := stream.Recv()
+		if err != nil {
+			return rpctypes.Error(err)
+		}
+		if ttl = resp.TTL; ttl <= 0 {
+			return rpctypes.ErrLeaseNotFound
+		}
+		return stream.CloseSend()
+	})
+	return ttl, err
+}
+
+// revoke ends an etcd lease and deletes what hangs on it.
+func (c *client) revoke(ctx context.Context, id etcdID) error {
+	err := c.do(ctx, "revoke lease", func(ctx context.Context, etcd *clientv3.Client) error {
+		_, err := etcd.Revoke(ctx, id)
+		return err
+	})
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return err
+}
