@@ -28,11 +28,11 @@ func (e envFile) changes(_ context.Context, want opt.Option[config.Env]) ([]diff
 	env, ok := want.Get()
 	switch {
 	case ok && (!exists || !bytes.Equal(have, env.Bytes())):
-		return []diff.Change{{Part: "env", Verb: "write", Object: e.path, Run: func(context.Context) error {
+		return []diff.Change{{Part: envPart, Verb: "write", Object: e.path, Run: func(context.Context) error {
 			return config.WriteFile(e.path, env.Bytes(), 0o644, 0o755)
 		}}}, nil
 	case !ok && exists:
-		return []diff.Change{{Part: "env", Verb: "delete", Object: e.path, Run: func(context.Context) error {
+		return []diff.Change{{Part: envPart, Verb: "delete", Object: e.path, Run: func(context.Context) error {
 			return os.Remove(e.path)
 		}}}, nil
 	}

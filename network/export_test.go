@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
@@ -11,7 +12,8 @@ import (
 // The parts that need nothing but the kernel, for tests that let each face it alone.
 
 func RouteChanges(ctx context.Context, tunnel string, want []Route) ([]diff.Change, error) {
-	return routes{tunnel: tunnel}.changes(ctx, want)
+	o := NewObserver(tunnel, config.UplinkChoice{})
+	return routes{tunnel: tunnel, observe: o.inventory}.changes(ctx, want)
 }
 
 func SysctlChanges(ctx context.Context, before string, want []Sysctl) ([]diff.Change, error) {
@@ -20,4 +22,29 @@ func SysctlChanges(ctx context.Context, before string, want []Sysctl) ([]diff.Ch
 
 func EnvChanges(ctx context.Context, path string, want opt.Option[config.Env]) ([]diff.Change, error) {
 	return envFile{path: path}.changes(ctx, want)
+}
+
+// StateOf is what Observe derives from an inventory.
+func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hostState(c, v) }
+
+// CountDumps returns how many lists one inventory asks the kernel for.
+func CountDumps(tunnel string) (int, error) {
+	c, err := dialKernel()
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	_, err = c.inventory(tunnel, opt.None[netip.Addr]())
+	return c.dumps, err
+}
+
+// OwnRoutes returns how many routes with our mark the routes part compares with.
+func OwnRoutes(o *Observer) (int, error) {
+	v, err := o.inventory()
+	return len(v.own), err
+}
+
+// ReadInventory is the kernel's side of Observe.
+func ReadInventory(tunnel string, reach opt.Option[netip.Addr]) (Inventory, error) {
+	return readInventory(tunnel, reach)
 }

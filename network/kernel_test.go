@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -212,17 +211,17 @@ func TestEnvFileIsExactOrAbsent(t *testing.T) {
 	}
 }
 
-func TestLookSeesAddressesAndDefaultRoutes(t *testing.T) {
+func TestInventoryHoldsAddressesAndDefaultRoutes(t *testing.T) {
 	tunnel(t)
 	sh(t, "ip addr add 192.0.2.9/24 dev tun9p; ip addr add 2001:db8::9/64 dev tun9p nodad; ip route add default via 192.0.2.1 metric 77; ip -6 route add default via 2001:db8::1")
-	view, err := network.Look("tun9", opt.Some(netip.MustParseAddr("192.0.2.200")))
+	view, err := network.ReadInventory("tun9", opt.Some(netip.MustParseAddr("192.0.2.200")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if slices.ContainsFunc(view.Links, func(l network.Link) bool { return l.Name == "tun9" || l.Name == "lo" }) {
 		t.Errorf("the tunnel or lo is among %v", view.Links)
 	}
-	up, err := network.Uplinks(&config.Node{}, view)
+	up, err := network.Uplinks(config.UplinkChoice{}, view)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,41 +232,5 @@ func TestLookSeesAddressesAndDefaultRoutes(t *testing.T) {
 	}
 	if reach, ok := view.Reach.Get(); !ok || reach.Link != "tun9p" {
 		t.Errorf("reach: got %v", view.Reach)
-	}
-}
-
-func TestWatchHearsOfWhatMatters(t *testing.T) {
-	for _, tt := range []struct{ name, event string }{
-		{"a route of ours that went", "ip route replace 10.244.0.0/16 dev tun9 proto 76 metric 1024; ip route del 10.244.0.0/16 proto 76"},
-		{"an address", "ip addr replace 192.0.2.77/32 dev tun9p; ip addr del 192.0.2.77/32 dev tun9p"},
-		{"another MTU of an uplink", "ip link set tun9p mtu 1400; ip link set tun9p mtu 1300"},
-		{"a default route", "ip route replace default dev tun9p; ip route del default dev tun9p"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tunnel(t)
-			heard, ended := make(chan struct{}, 1000), make(chan error, 1)
-			ctx, stop := context.WithCancel(t.Context())
-			go func() {
-				ended <- network.Watch(ctx, func() {
-					select {
-					case heard <- struct{}{}:
-					default:
-					}
-				})
-			}()
-			sandboxtest.Until(t, 30*time.Second, "word of "+tt.name, func() error {
-				sh(t, tt.event)
-				select {
-				case <-heard:
-					return nil
-				case <-time.After(50 * time.Millisecond):
-					return fmt.Errorf("nothing heard")
-				}
-			})
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		})
 	}
 }

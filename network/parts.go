@@ -4,51 +4,77 @@ import (
 	"context"
 	"path/filepath"
 
-	"github.com/rs/zerolog"
-
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/network/firewall"
 )
 
-// Options are what a Reconciler works on and with.
-type Options struct {
+// The names of the parts, in the order in which they are applied. A part's name is also the
+// Part of each of its changes: in logs, in `loden plan` and in the metrics. The part that
+// the CNI configuration belongs to is called "cni".
+const (
+	firewallPart = "firewall"
+	sysctlsPart  = "sysctls"
+	devicePart   = "device"
+	routesPart   = "routes"
+	envPart      = "env"
+)
+
+// Part is the shape that every subsystem has: list the observed state, compare it with the
+// desired state, return the changes. Running the changes and asking again gives an empty
+// list. The zero State desires that the host holds nothing of ours.
+type Part struct {
+	Name    string
+	Changes func(context.Context, State) ([]diff.Change, error)
+
+	// Readiness marks a part whose presence tells other programs that the data path is in
+	// place, such as subnet.env. It is not brought up to date after an earlier part's error.
+	Readiness bool
+}
+
+// list returns the part's changes under the part's own name.
+func (p Part) list(ctx context.Context, want State) ([]diff.Change, error) {
+	changes, err := p.Changes(ctx, want)
+	for i := range changes {
+		changes[i].Part = p.Name
+	}
+	return changes, err
+}
+
+// PartOptions are what the parts of a node are made from.
+type PartOptions struct {
 	SubnetFile string
-	RunDir     string // holds the kernel settings that were found
+	RunDir     string // holds the original values of kernel settings
 	Device     *backend.Device
 	Key        backend.PrivateKey
 	Firewall   *firewall.Firewall
-	Look       func() (Outlook, error) // looks at the machine anew, on every pass
-	Self       Self
-	Promises   []Part       // what comes after subnet.env: the CNI configuration
-	Passed     func(Status) // called after every pass with what it saw; must not block
-	Log        zerolog.Logger
+	Observer   *Observer
+	Interface  string // of the tunnel
 }
 
-// New returns a Reconciler that has made no pass yet. It owns nothing that must be closed.
-func New(o Options) *Reconciler {
-	r := &Reconciler{log: o.Log, look: o.Look, passed: o.Passed, wake: make(chan struct{}, 1), in: Inputs{Self: o.Self}}
-	routes := routes{tunnel: o.Self.Interface}
+// Parts returns the parts of a node in the order of their dependencies. The guard is there
+// before any packet is forwarded, and is removed last. Sysctls come before the interface,
+// which changes one of them by itself; routes need the interface; subnet.env is the
+// readiness marker of all of them. The CNI configuration is the caller's part, and the last.
+func Parts(o PartOptions) []Part {
+	routes := routes{tunnel: o.Interface, observe: o.Observer.inventory}
 	sysctls := sysctls{before: filepath.Join(o.RunDir, "sysctls-found.json")}
 	env := envFile{path: o.SubnetFile}
-	// The guard is there before anything is forwarded, and goes last. Settings come before the
-	// interface, which changes one by itself; routes need it; subnet.env promises all of it.
-	r.parts = append([]Part{
-		{Name: "firewall", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+	return []Part{
+		{Name: firewallPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Firewall.Changes(ctx, want.Firewall)
 		}},
-		{Name: "sysctls", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: sysctlsPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return sysctls.changes(ctx, want.Sysctls)
 		}},
-		{Name: "device", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: devicePart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Device.Changes(ctx, o.Key, want.Device)
 		}},
-		{Name: "routes", Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: routesPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return routes.changes(ctx, want.Routes)
 		}},
-		{Name: "env", Promise: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: envPart, Readiness: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return env.changes(ctx, want.Env)
 		}},
-	}, o.Promises...)
-	return r
+	}
 }

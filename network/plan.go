@@ -20,7 +20,7 @@ import (
 type Inputs struct {
 	Network config.Network
 	Self    Self
-	Outlook
+	HostState
 	Lease  opt.Option[subnet.Lease] // this node's own; without it there is nothing to set up
 	Leases []subnet.Lease           // everybody's, this node's among them or not
 }
@@ -77,6 +77,21 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 			Masq:     in.Self.Policy.Masq,
 		}),
 	}, slices.Concat(problems, more)
+}
+
+// Preflight returns what the kernel should hold for a node that has no lease yet, as far as
+// it depends on the network and on this host: interface, port, MTU and rules. The first
+// subnet of each family stands in for the subnets of the lease. The zero State, with the
+// reason as a Problem, says that this network cannot work on this host.
+func Preflight(in Inputs) (State, []subnet.Problem) {
+	in.Leases = nil
+	in.Lease = opt.Some(subnet.Lease{
+		Node: in.Self.Name, Key: in.Self.Key, Endpoints: Endpoints(in),
+		Subnets: opt.Map(in.Network.Ranges, func(_ opt.Family, r config.Range) netip.Prefix {
+			return netip.PrefixFrom(r.SubnetMin, r.SubnetLen)
+		}),
+	})
+	return Plan(in)
 }
 
 // scopes pairs each family's network with this node's part of it: the families that both

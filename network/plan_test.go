@@ -66,7 +66,7 @@ func inputs(t failer, doc string, size int) network.Inputs {
 		Network: document(t, doc),
 		Self: network.Self{Name: "n1", Key: key(1), Interface: "loden0",
 			Policy: firewall.Policy{Masq: true, Forward: true, Guard: firewall.Enforce}},
-		Outlook: network.Outlook{
+		HostState: network.HostState{
 			Uplinks: opt.Dual[network.Uplink]{
 				V4: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("192.0.2.1"), Public: netip.MustParseAddr("192.0.2.1")}),
 				V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1"), RA: true}),

@@ -15,29 +15,44 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Part is the one shape of every subsystem: list what is, compare with want, return the
-// changes. Running them and asking again gives an empty list. The zero State wants nothing.
-type Part struct {
-	Name    string
-	Changes func(context.Context, State) ([]diff.Change, error)
-
-	// Promise marks a part whose presence tells others that the data path is in place, so
-	// it is not brought up to date after an earlier part's error.
-	Promise bool
+// Options are what a Reconciler works with.
+type Options struct {
+	Self   Self
+	Host   host         // an Observer, or networktest's fake
+	Parts  []Part       // in the order of their dependencies
+	Passed func(Status) // called after every pass with its result; must not block; may be nil
+	Log    zerolog.Logger
 }
 
-// Reconciler is the sole owner of what this node's kernel holds for us. Make it with New.
+// host is the seam to the host that the Reconciler observes.
+type host interface {
+	// Observe returns the state of the host. The last inputs hold the state before.
+	Observe(last Inputs) (HostState, error)
+	// Expire says that the host was changed since the last Observe.
+	Expire()
+}
+
+// Reconciler is the sole owner of this node's state in the kernel. Make it with New.
 type Reconciler struct {
 	log    zerolog.Logger
 	parts  []Part // in dependency order; teardown runs them backwards
-	look   func() (Outlook, error)
+	host   host
 	wake   chan struct{} // holds at most one pending wake-up
 	passed func(Status)
 	status atomic.Pointer[Status]
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	in      Inputs     // the newest that were offered
-	offered bool       // a snapshot was: without one "no peers" would mean "not known yet"
+	offered bool       // a snapshot was offered: without a snapshot "no peers" would mean "not known yet"
+}
+
+// New returns a Reconciler that has made no pass yet. It owns nothing that must be closed.
+func New(o Options) *Reconciler {
+	passed := o.Passed
+	if passed == nil {
+		passed = func(Status) {}
+	}
+	return &Reconciler{log: o.Log, parts: o.Parts, host: o.Host, passed: passed, wake: make(chan struct{}, 1), in: Inputs{Self: o.Self}}
 }
 
 // Kick asks for another pass. It never blocks; kicks during a pass cost one more pass.
@@ -107,18 +122,18 @@ func (r *Reconciler) Run(ctx context.Context, resync time.Duration) error {
 	}
 }
 
-// pass looks at the uplinks, plans and applies once, and publishes the result.
+// pass observes the host, plans and applies once, and publishes the result.
 func (r *Reconciler) pass(ctx context.Context) error {
 	started := time.Now()
 	in, known := r.known()
 	if !known { // nothing to set up yet, and nothing to be torn down
 		return nil
 	}
-	outlook, lookErr := r.look()
-	if lookErr == nil { // otherwise the last one stands
-		in.Outlook = outlook
+	observed, observeErr := r.host.Observe(in)
+	if observeErr == nil { // otherwise the last state stands
+		in.HostState = observed
 		r.mu.Lock()
-		r.in.Outlook = outlook
+		r.in.HostState = observed
 		r.mu.Unlock()
 	}
 	want, problems := Plan(in)
@@ -126,14 +141,14 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	err = errors.Join(lookErr, err)
+	err = errors.Join(observeErr, err)
 	r.publish(in, want, problems, changes, err, started)
 	return err
 }
 
 // Apply makes the kernel agree with want, part by part, and returns the changes that were
-// made. A part that fails does not keep the others from theirs, with one exception: a
-// promise is not made after an error.
+// made. The error of a part does not keep the other parts from theirs, except a readiness
+// marker, which is not written after an error.
 func (r *Reconciler) Apply(ctx context.Context, want State) ([]diff.Change, error) {
 	var done []diff.Change
 	var errs []error
@@ -141,33 +156,43 @@ func (r *Reconciler) Apply(ctx context.Context, want State) ([]diff.Change, erro
 		if ctx.Err() != nil {
 			break
 		}
-		if p.Promise && len(errs) > 0 && want.Device.Present() {
+		if p.Readiness && len(errs) > 0 && want.Device.Present() {
 			continue
 		}
-		changes, err := p.Changes(ctx, want)
+		made, err := r.applyPart(ctx, p, want)
+		done = append(done, made...)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
-			continue
-		}
-		for _, c := range changes {
-			if err := c.Run(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %s: %w", c.Part, c.Verb, err))
-				break // the next change of a part may rest on this one
-			}
-			r.log.Info().Str("part", c.Part).Str("verb", c.Verb).Str("object", c.Object).Msg("changed")
-			done = append(done, c)
 		}
 	}
 	return done, errors.Join(errs...)
 }
 
-// Pending returns the changes that Apply would make now, without making any. A part whose
-// changes depend on an earlier part's shows what is missing from today's view.
+// applyPart runs the changes of one part, up to the first that fails: the next change of a
+// part may rest on it.
+func (r *Reconciler) applyPart(ctx context.Context, p Part, want State) (done []diff.Change, err error) {
+	changes, err := p.list(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range changes {
+		r.host.Expire()
+		if err := c.Run(ctx); err != nil {
+			return done, fmt.Errorf("%s: %w", c.Verb, err)
+		}
+		r.log.Info().Str("part", c.Part).Str("verb", c.Verb).Str("object", c.Object).Msg("changed")
+		done = append(done, c)
+	}
+	return done, nil
+}
+
+// Pending returns the changes that Apply would make now, and makes none. A part that depends
+// on an earlier part compares with the host as it is now.
 func (r *Reconciler) Pending(ctx context.Context, want State) ([]diff.Change, error) {
 	var out []diff.Change
 	var errs []error
 	for _, p := range r.order(want) {
-		changes, err := p.Changes(ctx, want)
+		changes, err := p.list(ctx, want)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
 		}
@@ -176,7 +201,8 @@ func (r *Reconciler) Pending(ctx context.Context, want State) ([]diff.Change, er
 	return out, errors.Join(errs...)
 }
 
-// order returns the parts in the order to apply want in: backwards when it is nothing.
+// order returns the parts in the order in which they are applied: backwards when want holds
+// nothing.
 func (r *Reconciler) order(want State) []Part {
 	parts := slices.Clone(r.parts)
 	if !want.Device.Present() {

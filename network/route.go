@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/diff"
-	"github.com/loden-net/loden/config/opt"
 )
 
 // Route is one of our routes. It is comparable with ==.
@@ -44,60 +42,47 @@ const (
 )
 
 // routes is the part of the reconciler that owns our routes.
-type routes struct{ tunnel string }
+type routes struct {
+	tunnel  string
+	observe func() (Inventory, error)
+}
 
-// changes lists the routes with our mark and returns what makes them want. A route of ours
-// in another shape (metric, device gone) counts as not there.
+// changes compares the routes with our mark with want and returns the changes that make
+// them equal. A route of ours in another shape (metric, device gone) counts as absent.
 func (r routes) changes(_ context.Context, want []Route) ([]diff.Change, error) {
-	have, err := r.list()
+	v, err := r.observe()
 	if err != nil {
 		return nil, err
 	}
 	var good []Route
-	var bad []netlink.Route
-	index := r.index()
-	byRoute := map[Route]netlink.Route{}
-	for _, n := range have {
-		route, ok := parseRoute(n, index)
+	var bad []kernelRoute
+	byRoute := map[Route]kernelRoute{}
+	for _, k := range v.own {
+		route, ok := k.ours(v.tunnel)
 		if _, twice := byRoute[route]; !ok || twice {
-			bad = append(bad, n)
+			bad = append(bad, k)
 			continue
 		}
-		good, byRoute[route] = append(good, route), n
+		good, byRoute[route] = append(good, route), k
 	}
 	add, del := diff.Sets(good, want)
 	var out []diff.Change
 	for _, route := range add {
-		out = append(out, diff.Change{Part: "routes", Verb: "add", Object: route.String(),
+		out = append(out, diff.Change{Part: routesPart, Verb: "add", Object: route.String(),
 			Run: func(context.Context) error { return r.replace(route) }})
 	}
 	for _, route := range del {
 		bad = append(bad, byRoute[route])
 	}
-	for _, n := range bad {
-		out = append(out, diff.Change{Part: "routes", Verb: "delete", Object: describe(n),
-			Run: func(context.Context) error { return remove(n) }})
+	for _, k := range bad {
+		out = append(out, diff.Change{Part: routesPart, Verb: "delete", Object: k.String(),
+			Run: func(context.Context) error { return k.remove() }})
 	}
 	return out, nil
 }
 
-// list returns every route with our mark, in the main table, of both families.
-func (r routes) list() ([]netlink.Route, error) {
-	var out []netlink.Route
-	filter := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
-	for _, f := range opt.Families() {
-		routes, err := dump(func() ([]netlink.Route, error) {
-			return netlink.RouteListFiltered(netlinkFamily(f), filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list %s routes: %w", f, err)
-		}
-		out = append(out, routes...)
-	}
-	return out, nil
-}
-
-// index returns the tunnel's interface index; 0, which no interface has, when it is not there.
+// index returns the tunnel's interface index; 0, which no interface has, while there is no
+// tunnel.
 func (r routes) index() int {
 	link, err := netlink.LinkByName(r.tunnel)
 	if err != nil {
@@ -106,25 +91,7 @@ func (r routes) index() int {
 	return link.Attrs().Index
 }
 
-// parseRoute reads a kernel route back; false means that it is none of the shapes we make.
-func parseRoute(n netlink.Route, tunnel int) (Route, bool) {
-	if n.Dst == nil {
-		return Route{}, false
-	}
-	addr, ok := netip.AddrFromSlice(n.Dst.IP)
-	ones, _ := n.Dst.Mask.Size()
-	dst := netip.PrefixFrom(addr.Unmap(), ones)
-	switch {
-	case !ok:
-	case n.Type == unix.RTN_UNREACHABLE && n.Priority == netMetric:
-		return Route{Dst: dst}, true
-	case n.Type == unix.RTN_UNICAST && n.Priority == tunnelMetric && n.LinkIndex == tunnel && tunnel != 0 && n.Gw == nil:
-		return Route{Dst: dst, Tunnel: true}, true
-	}
-	return Route{}, false
-}
-
-// replace makes a route, or takes over one that stands in its place.
+// replace makes a route, or takes over the route that stands in its place.
 func (r routes) replace(route Route) error {
 	n := netlink.Route{
 		Dst:      ipNet(route.Dst),
@@ -152,21 +119,6 @@ func (r routes) replace(route Route) error {
 
 // loopbackIndex is lo's interface index in every network namespace.
 const loopbackIndex = 1
-
-// remove deletes a route; one that is gone already is fine.
-func remove(n netlink.Route) error {
-	if err := netlink.RouteDel(&n); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("delete route %s: %w", describe(n), err)
-	}
-	return nil
-}
-
-func describe(n netlink.Route) string {
-	if n.Type == unix.RTN_UNREACHABLE {
-		return fmt.Sprintf("%v unreachable", n.Dst)
-	}
-	return fmt.Sprintf("%v through the tunnel", n.Dst)
-}
 
 // ipNet is the edge to netlink's form of a prefix.
 func ipNet(p netip.Prefix) *net.IPNet {

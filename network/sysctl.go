@@ -45,13 +45,13 @@ func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error
 			return nil, err
 		}
 		if have != w.Value {
-			out = append(out, diff.Change{Part: "sysctls", Verb: "set", Object: fmt.Sprintf("%s %s (was %s)", name(w.Path), w.Value, have),
+			out = append(out, diff.Change{Part: sysctlsPart, Verb: "set", Object: fmt.Sprintf("%s %s (was %s)", name(w.Path), w.Value, have),
 				Run: func(context.Context) error { return s.set(w, have) }})
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(memory)) {
 		if f := memory[path]; !wanted[path] {
-			out = append(out, diff.Change{Part: "sysctls", Verb: "restore", Object: fmt.Sprintf("%s %s", name(path), f.Was),
+			out = append(out, diff.Change{Part: sysctlsPart, Verb: "restore", Object: fmt.Sprintf("%s %s", name(path), f.Was),
 				Run: func(context.Context) error { return s.restore(path, f) }})
 		}
 	}

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -15,13 +16,13 @@ import (
 //	eth0  192.0.2.10, 2001:db8::10 (permanent), a temporary and a deprecated IPv6 address; default routes, metric 200
 //	eth1  198.51.100.7; default route, metric 100
 //	lab   169.254.3.3 alone
-func machine() network.View {
+func machine() network.Inventory {
 	addr := func(s string) network.LinkAddress {
 		return network.LinkAddress{Addr: netip.MustParseAddr(s), Permanent: true}
 	}
 	temporary, deprecated, learned := addr("2001:db8::aaaa"), addr("2001:db8::bbbb"), addr("2001:db8::cccc")
 	temporary.Temporary, deprecated.Deprecated, learned.Permanent = true, true, false
-	return network.View{
+	return network.Inventory{
 		Links: []network.Link{
 			{Name: "eth0", MTU: 1500, Addresses: []network.LinkAddress{
 				addr("192.0.2.10"), addr("fe80::1"), temporary, deprecated, learned, addr("2001:db8::10"),
@@ -41,24 +42,24 @@ func TestUplinksFollowFlannelsOrder(t *testing.T) {
 	reach.Reach = opt.Some(network.Reach{Link: "eth0", Source: netip.MustParseAddr("192.0.2.10")})
 	for _, tt := range []struct {
 		name string
-		node config.Node
-		view network.View
+		node config.UplinkChoice
+		view network.Inventory
 		v4   string // "interface local public", empty for none
 		v6   string
 	}{
-		{"default routes, lowest metric, each family its own interface", config.Node{}, machine(),
+		{"default routes, lowest metric, each family its own interface", config.UplinkChoice{}, machine(),
 			"eth1 198.51.100.7 198.51.100.7", "eth0 2001:db8::10 2001:db8::10"},
-		{"by name", config.Node{Ifaces: []string{"eth9", "eth0"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
-		{"by address, the very one", config.Node{Ifaces: []string{"2001:db8::cccc"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::cccc 2001:db8::cccc"},
-		{"by name, one family only", config.Node{Ifaces: []string{"eth1"}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
-		{"by regular expression over addresses first", config.Node{IfaceRegexes: []string{`^198\.`, "eth0"}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
-		{"then over names", config.Node{IfaceRegexes: []string{"^la"}}, machine(), "lab 169.254.3.3 169.254.3.3", ""},
-		{"by what the kernel would use", config.Node{IfaceCanReach: "192.0.2.1"}, reach, "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
-		{"public address that is local", config.Node{PublicIP: "192.0.2.10"}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
-		{"public address behind a NAT", config.Node{Ifaces: []string{"eth1"}, PublicIP: "203.0.113.1"}, machine(), "eth1 198.51.100.7 203.0.113.1", ""},
+		{"by name", config.UplinkChoice{Ifaces: []string{"eth9", "eth0"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"by address, the very one", config.UplinkChoice{Ifaces: []string{"2001:db8::cccc"}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::cccc 2001:db8::cccc"},
+		{"by name, one family only", config.UplinkChoice{Ifaces: []string{"eth1"}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
+		{"by regular expression over addresses first", config.UplinkChoice{Regexes: []*regexp.Regexp{regexp.MustCompile(`^198\.`), regexp.MustCompile("eth0")}}, machine(), "eth1 198.51.100.7 198.51.100.7", ""},
+		{"then over names", config.UplinkChoice{Regexes: []*regexp.Regexp{regexp.MustCompile("^la")}}, machine(), "lab 169.254.3.3 169.254.3.3", ""},
+		{"by what the kernel would use", config.UplinkChoice{CanReach: opt.Some(netip.MustParseAddr("192.0.2.1"))}, reach, "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"public address that is local", config.UplinkChoice{Public: opt.Dual[netip.Addr]{V4: opt.Some(netip.MustParseAddr("192.0.2.10"))}}, machine(), "eth0 192.0.2.10 192.0.2.10", "eth0 2001:db8::10 2001:db8::10"},
+		{"public address behind a NAT", config.UplinkChoice{Ifaces: []string{"eth1"}, Public: opt.Dual[netip.Addr]{V4: opt.Some(netip.MustParseAddr("203.0.113.1"))}}, machine(), "eth1 198.51.100.7 203.0.113.1", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			up, err := network.Uplinks(&tt.node, tt.view)
+			up, err := network.Uplinks(tt.node, tt.view)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,17 +79,17 @@ func TestUplinksFollowFlannelsOrder(t *testing.T) {
 func TestUplinkErrorsSayWhatToDo(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		node config.Node
-		view network.View
+		node config.UplinkChoice
+		view network.Inventory
 		want string
 	}{
-		{"no such interface", config.Node{Ifaces: []string{"wlan0"}}, machine(), "this machine has eth0, eth1, lab"},
-		{"no such expression", config.Node{IfaceRegexes: []string{"^wlan"}}, machine(), "--iface-regex"},
-		{"public address not local", config.Node{PublicIP: "203.0.113.1"}, machine(), "name the interface with --iface too"},
-		{"nothing at all", config.Node{}, network.View{}, "name the interface with --iface"},
+		{"no such interface", config.UplinkChoice{Ifaces: []string{"wlan0"}}, machine(), "this host has eth0, eth1, lab"},
+		{"no such expression", config.UplinkChoice{Regexes: []*regexp.Regexp{regexp.MustCompile("^wlan")}}, machine(), "--iface-regex"},
+		{"public address not local", config.UplinkChoice{Public: opt.Dual[netip.Addr]{V4: opt.Some(netip.MustParseAddr("203.0.113.1"))}}, machine(), "name the interface with --iface too"},
+		{"nothing at all", config.UplinkChoice{}, network.Inventory{}, "name the interface with --iface"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := network.Uplinks(&tt.node, tt.view); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := network.Uplinks(tt.node, tt.view); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
@@ -96,7 +97,7 @@ func TestUplinkErrorsSayWhatToDo(t *testing.T) {
 }
 
 func TestRouterAdvertisementIsRemembered(t *testing.T) {
-	up, err := network.Uplinks(&config.Node{}, machine())
+	up, err := network.Uplinks(config.UplinkChoice{}, machine())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func TestRouterAdvertisementIsRemembered(t *testing.T) {
 }
 
 func TestSurveyNamesEveryInterfaceThatLeadsOffTheNode(t *testing.T) {
-	out, err := network.Survey(&config.Node{Ifaces: []string{"lab"}}, machine())
+	out, err := network.StateOf(config.UplinkChoice{Ifaces: []string{"lab"}}, machine())
 	if err != nil || out.Exits.String() != "eth0 eth1 lab" {
 		t.Errorf("got %q, %v", out.Exits, err)
 	}

@@ -52,7 +52,7 @@ func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 	if o.Limit <= 0 {
 		o.Limit = findingLimit
 	}
-	c := &check{host: host{settings: s, log: s.Log}, limit: o.Limit}
+	c := &check{host: *newHost(s), limit: o.Limit}
 	defer c.host.close()
 	c.find(ctx, "privilege", checkPrivilege)
 	c.find(ctx, "uplink", c.uplinks)
@@ -64,7 +64,7 @@ func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 	if n, ok := c.network.Get(); ok {
 		c.mtu(n)
 		c.overlay(n)
-		if c.working && !c.host.outlook.Uplinks.IsZero() {
+		if c.working && !c.host.state.Uplinks.IsZero() {
 			c.find(ctx, "port", func(ctx context.Context) (string, error) { return c.port(ctx, n) })
 		}
 		if o.Wire {
@@ -149,9 +149,9 @@ func capable(bit uint) bool {
 
 func (c *check) uplinks(context.Context) (string, error) {
 	var err error
-	c.host.outlook, err = c.host.observe()
+	c.host.state, err = c.host.observer.Observe(network.Inputs{})
 	var uplinks []string
-	for f, u := range c.host.outlook.Uplinks.All() {
+	for f, u := range c.host.state.Uplinks.All() {
 		uplinks = append(uplinks, fmt.Sprintf("%s %s on %s (MTU %d)", f, u.Public, u.Name, u.MTU))
 	}
 	return strings.Join(uplinks, ", "), err
@@ -231,7 +231,7 @@ const minMTU = 1280
 // overlay says when an uplink's address lies in the overlay. The node works then, as far as
 // the routes of the LAN are more specific than the overlay's.
 func (c *check) overlay(n config.Network) {
-	for f, u := range c.host.outlook.Uplinks.All() {
+	for f, u := range c.host.state.Uplinks.All() {
 		if r, ok := n.Ranges.Of(f).Get(); ok && r.Network.Contains(u.Address) {
 			c.add("overlay", fmt.Sprintf("the uplink's address %s lies in the overlay %s; hosts on the link are reached directly, since their route is more specific", u.Address, r.Network), nil)
 		}
@@ -246,8 +246,8 @@ func (c *check) port(ctx context.Context, n config.Network) (string, error) {
 
 // wire samples the uplinks once.
 func (c *check) wire(ctx context.Context, n config.Network) {
-	result, err := wire.Check(ctx, sampleOf(c.host.outlook, n))
-	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, c.host.outlook.Exits, sampleTime)
+	result, err := wire.Check(ctx, sampleOf(c.host.state, n))
+	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, c.host.state.Exits, sampleTime)
 	switch {
 	case err != nil:
 		c.add("wire", "", err)

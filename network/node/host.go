@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 
 	"github.com/rs/zerolog"
 
@@ -24,9 +23,15 @@ type host struct {
 	log      zerolog.Logger
 	device   *backend.Device
 	firewall *firewall.Firewall
-	outlook  network.Outlook
+	observer *network.Observer
+	state    network.HostState
 	key      backend.PrivateKey
 	cni      cniInstall
+}
+
+// newHost returns a host without tools that can be observed.
+func newHost(s Settings) *host {
+	return &host{settings: s, log: s.Log, observer: network.NewObserver(s.Interface, s.Uplinks)}
 }
 
 // openHost opens the tools and chooses the uplinks. It changes nothing. n is the network
@@ -36,7 +41,7 @@ func openHost(ctx context.Context, s Settings, n opt.Option[config.Network]) (*h
 	if err != nil {
 		return nil, err
 	}
-	if h.outlook, err = h.observe(); err != nil {
+	if h.state, err = h.observer.Observe(network.Inputs{}); err != nil {
 		h.close()
 		return nil, err
 	}
@@ -45,7 +50,7 @@ func openHost(ctx context.Context, s Settings, n opt.Option[config.Network]) (*h
 
 // openTools opens the tools alone.
 func openTools(ctx context.Context, s Settings, n opt.Option[config.Network]) (*host, error) {
-	h := &host{settings: s, log: s.Log}
+	h := newHost(s)
 	var err error
 	if h.cni, err = newCNI(s); err != nil {
 		return nil, err
@@ -80,38 +85,6 @@ func (h *host) close() {
 	if err := h.device.Close(); err != nil {
 		h.log.Debug().Err(err).Msg("close interface")
 	}
-}
-
-// observe chooses the uplinks from the links, addresses and routes of this moment.
-func (h *host) observe() (network.Outlook, error) {
-	view, err := network.Look(h.settings.Interface, h.settings.Uplinks.CanReach)
-	if err != nil {
-		return network.Outlook{}, err
-	}
-	outlook, err := network.Survey(uplinkFlags(h.settings.Uplinks), view)
-	if err != nil {
-		return outlook, err
-	}
-	outlook.Underlay, err = firewall.Underlay(outlook.Exits)
-	return outlook, err
-}
-
-// uplinkFlags returns the choice of uplinks as flags.
-func uplinkFlags(c config.UplinkChoice) *config.Node {
-	n := &config.Node{Ifaces: c.Ifaces}
-	for _, re := range c.Regexes {
-		n.IfaceRegexes = append(n.IfaceRegexes, re.String())
-	}
-	if a, ok := c.CanReach.Get(); ok {
-		n.IfaceCanReach = a.String()
-	}
-	if a, ok := c.Public.V4.Get(); ok {
-		n.PublicIP = a.String()
-	}
-	if a, ok := c.Public.V6.Get(); ok {
-		n.PublicIPv6 = a.String()
-	}
-	return n
 }
 
 // preflight finds, before anything changes, an interface that cannot be made, an unreadable
@@ -173,25 +146,22 @@ func (h *host) possible(ctx context.Context, n config.Network) error {
 	return errors.Join(noDevice, h.rulesPossible(ctx, n))
 }
 
-// rulesPossible asks whether the rules can be made for a network. The subnets do not matter
-// for that, so the first subnet of each family stands in.
+// rulesPossible asks whether the rules can be made for a network.
 func (h *host) rulesPossible(ctx context.Context, n config.Network) error {
-	scopes := opt.Map(n.Ranges, func(_ opt.Family, r config.Range) firewall.Scope {
-		return firewall.Scope{Network: r.Network, Subnet: netip.PrefixFrom(r.SubnetMin, r.SubnetLen)}
-	})
-	_, err := h.firewall.Changes(ctx, h.self().Policy.Config(h.settings.Interface, scopes))
+	want, _ := network.Preflight(h.inputs(n))
+	_, err := h.firewall.Changes(ctx, want.Firewall)
 	return err
 }
 
 // deviceChanges lists the changes that an interface for a network needs, without a lease.
 func (h *host) deviceChanges(ctx context.Context, n config.Network) ([]diff.Change, error) {
-	in := h.inputs(n)
-	return h.device.Changes(ctx, h.key, opt.Some(backend.Config{Port: network.Port(in), MTU: network.MTU(in)}))
+	want, _ := network.Preflight(h.inputs(n))
+	return h.device.Changes(ctx, h.key, want.Device)
 }
 
 // inputs returns the inputs of a plan for a network, without leases.
 func (h *host) inputs(n config.Network) network.Inputs {
-	return network.Inputs{Network: n, Self: h.self(), Outlook: h.outlook}
+	return network.Inputs{Network: n, Self: h.self(), HostState: h.state}
 }
 
 // self returns what the node knows of itself.
@@ -201,11 +171,13 @@ func (h *host) self() network.Self {
 
 // reconciler returns a Reconciler of this machine.
 func (h *host) reconciler(passed func(network.Status)) *network.Reconciler {
+	parts := network.Parts(network.PartOptions{
+		SubnetFile: h.settings.SubnetFile, RunDir: h.settings.RunDir, Interface: h.settings.Interface,
+		Device: h.device, Key: h.key, Firewall: h.firewall, Observer: h.observer,
+	})
 	return network.New(network.Options{
-		SubnetFile: h.settings.SubnetFile, RunDir: h.settings.RunDir,
-		Device: h.device, Key: h.key, Firewall: h.firewall,
-		Look: h.observe, Self: h.self(), Passed: passed, Log: h.log,
-		Promises: []network.Part{{Name: "cni", Promise: true, Changes: h.cniChanges}},
+		Self: h.self(), Host: h.observer, Passed: passed, Log: h.log,
+		Parts: append(parts, network.Part{Name: "cni", Readiness: true, Changes: h.cniChanges}),
 	})
 }
 

@@ -36,7 +36,7 @@ type leaseKeeper struct {
 	store      leaseStore
 	reconciler *network.Reconciler
 	possible   func(context.Context, config.Network) error // whether this host can serve a network
-	outlook    network.Outlook                             // the uplinks before the first pass
+	observed   network.HostState                           // the host before the first pass
 	log        zerolog.Logger
 
 	networks  chan config.Network // holds the newest network that Run has not taken yet
@@ -53,7 +53,7 @@ const retryPause = time.Second
 func newLeaseKeeper(h *host, s leaseStore, r *network.Reconciler) *leaseKeeper {
 	return &leaseKeeper{
 		name: h.settings.Name, key: h.key.Public(), subnetFile: h.settings.SubnetFile, store: s, reconciler: r,
-		possible: h.possible, outlook: h.outlook, log: h.log,
+		possible: h.possible, observed: h.state, log: h.log,
 		networks: make(chan config.Network, 1), fatal: make(chan error, 1), endpoints: wait.NewSignal(),
 	}
 }
@@ -127,7 +127,7 @@ func (k *leaseKeeper) announcing(n config.Network) network.Inputs {
 	in := k.reconciler.Inputs()
 	in.Network = n
 	if in.Uplinks.IsZero() {
-		in.Outlook = k.outlook
+		in.HostState = k.observed
 	}
 	return in
 }

@@ -9,8 +9,6 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/loden-net/loden/network"
 )
 
 // Run runs this node until ctx ends, and then returns nil. The data path stays when Run
@@ -116,7 +114,7 @@ func (n *node) run(ctx context.Context, unix, tcp net.Listener) error {
 	g.Go(func() error { return withoutEnd(ctx, n.store.Watch(ctx, n.feed.offer)) })
 	g.Go(func() error { return withoutEnd(ctx, n.store.WatchNetwork(ctx, n.documents.take)) })
 	g.Go(func() error { return n.feed.Run(ctx) })
-	for _, watch := range []watcher{network.Watch, n.host.device.Watch, n.host.firewall.Watch} {
+	for _, watch := range []watcher{n.host.observer.Watch, n.host.device.Watch, n.host.firewall.Watch} {
 		g.Go(func() error { return n.watch(ctx, watch) })
 	}
 	g.Go(func() error { return n.sampler.Run(ctx, n.sampleOptions) })

@@ -89,11 +89,11 @@ func (s *sampler) report() WireReport {
 // for addresses of the overlay. It is false while the network is not known.
 func (n *node) sampleOptions() (wire.Options, bool) {
 	in := n.reconciler.Inputs()
-	return sampleOf(in.Outlook, in.Network), !in.Exits.IsZero() && in.Network.Ranges.Len() > 0
+	return sampleOf(in.HostState, in.Network), !in.Exits.IsZero() && in.Network.Ranges.Len() > 0
 }
 
 // sampleOf returns the options of a sample of every exit.
-func sampleOf(out network.Outlook, n config.Network) wire.Options {
+func sampleOf(out network.HostState, n config.Network) wire.Options {
 	return wire.Options{
 		Interfaces: slices.Collect(out.Exits.All()), For: sampleTime,
 		Filter: wire.Filter{Except: out.Underlay, Networks: opt.Map(n.Ranges, func(_ opt.Family, r config.Range) netip.Prefix { return r.Network })},
