@@ -43,7 +43,7 @@ func describeCommand(b *bytes.Buffer, c *cobra.Command) {
 	if c.Long != "" {
 		fmt.Fprintf(b, "\n%s\n", strings.TrimSpace(c.Long))
 	}
-	if c.Runnable() {
+	if c.Runnable() && !c.HasSubCommands() {
 		fmt.Fprintf(b, "\n    %s\n", c.UseLine())
 	}
 	describeFlags(b, c.NonInheritedFlags())

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
@@ -27,8 +26,8 @@ func main() {
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute runs one command line and returns the exit status: 0, 1 for a failure, 2 for
-// usage, or what an exitError says.
+// execute runs a command line and returns the exit status: 0, 1 for a failure, 2 for bad
+// usage, or the status of an exitError.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := rootCommand()
 	root.SetArgs(args)
@@ -50,11 +49,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// oneLine joins the lines of a joined error, so that a script sees one line.
+// oneLine joins the lines of a joined error, so that a script sees a single line.
 func oneLine(s string) string { return strings.Join(strings.Split(strings.TrimSpace(s), "\n"), "; ") }
 
-// exitError ends the program with a status of its own. An empty error prints nothing: the
-// command has said what there is to say.
+// exitError ends the program with a status of its own. Without an error inside it prints no
+// message, since the command has printed its result.
 type exitError struct {
 	status int
 	err    error
@@ -100,6 +99,8 @@ func rootCommand() *cobra.Command {
 		networkCommand(&flags), lease, runCommand(&flags), planCommand(&flags), statusCommand(&flags), downCommand(&flags), checkCommand(&flags),
 		engineCommand(&flags), envCommand(), versionCommand(), docsCommand(),
 	)
+	strict(root)
+	completeChoices(root)
 	return root
 }
 
@@ -138,34 +139,4 @@ func settingsOfDaemon(cmd *cobra.Command, flags *config.Node) (node.Settings, er
 		}
 	}
 	return settingsOf(flags, cmd.ErrOrStderr())
-}
-
-// newLogger returns the logger that the settings ask for, writing to w.
-func newLogger(flags *config.Node, w io.Writer) (zerolog.Logger, error) {
-	level, err := zerolog.ParseLevel(flags.LogLevel)
-	if err != nil {
-		return zerolog.Nop(), usageError(fmt.Errorf("--log-level %q: choose one of debug, info, warn, error", flags.LogLevel))
-	}
-	switch flags.LogFormat {
-	case "json":
-	case "text":
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !terminal(w)}
-	case "auto":
-		if terminal(w) {
-			w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
-		}
-	default:
-		return zerolog.Nop(), usageError(fmt.Errorf("--log-format %q: choose one of auto, text, json", flags.LogFormat))
-	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
-}
-
-// terminal reports whether w is a terminal.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -35,8 +35,11 @@ func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
-	return now.Sub(t).Round(time.Second).String() + " ago"
+	return span(now.Sub(t)) + " ago"
 }
+
+// span prints a duration in whole seconds.
+func span(d time.Duration) string { return d.Round(time.Second).String() }
 
 // size prints a number of bytes.
 func size(n int64) string {

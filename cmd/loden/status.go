@@ -15,8 +15,8 @@ import (
 
 // Exit statuses of `loden status`, so that a script need not read the table.
 const (
-	exitDegraded = 3 // the node runs and something is wrong
-	exitNoDaemon = 4 // nobody answers
+	exitDegraded = 3 // the node runs, and is not ready or not healthy
+	exitNoDaemon = 4 // no daemon answers
 )
 
 func statusCommand(flags *config.Node) *cobra.Command {
@@ -24,8 +24,8 @@ func statusCommand(flags *config.Node) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show this node, its peers and its problems",
-		Long: "Show what the `loden run` of this node says of itself. The exit status is 0 when all is well, " +
-			"3 when the node runs and something is wrong, 4 when nobody answers.",
+		Long: "Show the report of the `loden run` of this node. The exit status is 0 when the node is ready and healthy, " +
+			"3 when it is not ready or has a problem, 4 when no daemon answers.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rep, err := node.Ask(cmd.Context(), flags.RunDir)
@@ -37,7 +37,7 @@ func statusCommand(flags *config.Node) *cobra.Command {
 			} else {
 				err = printReport(cmd.OutOrStdout(), rep, time.Now())
 			}
-			if err == nil && (!rep.Ready || rep.Reason != "") {
+			if err == nil && !rep.Healthy() {
 				return exitError{status: exitDegraded}
 			}
 			return err
@@ -116,7 +116,7 @@ func storeWord(s node.StoreReport) string {
 func storeDetail(s node.StoreReport, now time.Time) string {
 	text := "revision " + fmt.Sprint(s.Revision)
 	if !s.Since.IsZero() {
-		text = "since " + ago(now, s.Since) + ", " + text
+		text = "for " + span(now.Sub(s.Since)) + ", " + text
 	}
 	if s.FromDisk {
 		text += ", leases from disk, taken " + ago(now, s.Snapshot)

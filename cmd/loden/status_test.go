@@ -52,7 +52,7 @@ announced     192.0.2.1:51820                by eth0
 encrypted by  kernel                         the kernel has WireGuard
 rules in      iptables (nft)                 iptables is installed
 guard         enforce                        caught in plaintext: 3 ipv4 packets out
-etcd          AWAY                           since 1m0s ago, revision 7, 1 vanished leases held (loden lease confirm lets them go), etcd is not available
+etcd          AWAY                           for 1m0s, revision 7, 1 vanished leases held (loden lease confirm lets them go), etcd is not available
 passes        4                              1 incomplete
 
 PEER  SUBNETS                        ENDPOINT         HANDSHAKE  RECEIVED  SENT
@@ -88,11 +88,16 @@ func serveStatus(t *testing.T, dir string, rep func() node.Report) {
 func TestStatusExitsDegradedWhenSomethingIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	rep := sample(time.Now())
+	rep.Problems = nil
 	serveStatus(t, dir, func() node.Report { return rep })
 	if status, out, _ := loden(t, "status", "--run-dir", dir, "--json"); status != 0 || !json.Valid([]byte(out)) {
 		t.Errorf("well: status %d, %s", status, out)
 	}
-	rep.Reason = "the interface is down"
+	rep.Problems = sample(time.Now()).Problems
+	if status, _, _ := loden(t, "status", "--run-dir", dir); status != exitDegraded {
+		t.Errorf("a lease with a problem: status %d", status)
+	}
+	rep.Problems, rep.Reason = nil, "the interface is down"
 	if status, _, _ := loden(t, "status", "--run-dir", dir); status != exitDegraded {
 		t.Errorf("degraded: status %d", status)
 	}

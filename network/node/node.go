@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -50,7 +51,7 @@ func newNode(h *host, st store) *node {
 func (n *node) passed(s network.Status) {
 	if s.Complete {
 		n.once.Do(func() {
-			n.log.Info().Dur("took", s.Took).Msg("the data path is in place")
+			n.log.Info().Stringer("took", s.Took.Round(time.Millisecond)).Msg("the data path is in place")
 			n.warnOfConflicts()
 			close(n.firstPass)
 		})

@@ -8,13 +8,13 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Report is what a running node says of itself: the body of /status, the table of `loden
-// status`, and the source of every metric.
+// Report describes a running node: it is the body of /status, the table of `loden status`,
+// and the source of every metric.
 type Report struct {
 	Version   string `json:"version"`
 	Node      string `json:"node"`
 	Ready     bool   `json:"ready"`
-	Reason    string `json:"reason,omitempty"` // why it is not ready, or what is degraded
+	Reason    string `json:"reason,omitempty"` // why the node is not ready or not healthy
 	Interface string `json:"interface"`
 	PublicKey string `json:"publicKey"`
 	Port      uint16 `json:"port"`
@@ -35,13 +35,17 @@ type Report struct {
 	Passes   PassReport       `json:"passes"`
 }
 
-// EngineReport says who encrypts.
+// Healthy reports whether the node is ready and nothing is wrong with it, the store or a
+// lease.
+func (r Report) Healthy() bool { return r.Ready && r.Reason == "" && len(r.Problems) == 0 }
+
+// EngineReport describes the WireGuard implementation.
 type EngineReport struct {
-	Kind   string `json:"kind"`   // kernel or the userspace engine's name
-	Reason string `json:"reason"` // why this one
+	Kind   string `json:"kind"`   // kernel, or the userspace engine's name
+	Reason string `json:"reason"` // why the node uses this implementation
 }
 
-// FirewallReport says who holds the rules and what the guard has counted.
+// FirewallReport describes the firewall driver and the packet guard.
 type FirewallReport struct {
 	Kind   string         `json:"kind"`
 	Reason string         `json:"reason"`
@@ -49,49 +53,49 @@ type FirewallReport struct {
 	Clear  []GuardCounter `json:"clear"` // packets with overlay addresses that were caught in plaintext
 }
 
-// GuardCounter is one counter of the guard.
+// GuardCounter is a counter of the packet guard.
 type GuardCounter struct {
 	Family    string `json:"family"`    // ipv4, ipv6
 	Direction string `json:"direction"` // in, out
 	Packets   uint64 `json:"packets"`
 }
 
-// StoreReport says how etcd is.
+// StoreReport describes the state of etcd as the node sees it.
 type StoreReport struct {
 	Up       bool      `json:"up"`
-	Since    time.Time `json:"since"` // of the state that Up names
+	Since    time.Time `json:"since"` // start of the state that Up names
 	Error    string    `json:"error,omitempty"`
 	Revision int64     `json:"revision"`          // of the newest snapshot
-	Snapshot time.Time `json:"snapshotAt"`        // when it was taken
-	FromDisk bool      `json:"fromDisk"`          // it is the one that an earlier run left on disk
-	Held     []string  `json:"held,omitempty"`    // leases that vanished with many others and are held as peers
-	Skipped  int       `json:"skippedEntries"`    // entries under the prefix that are no lease
-	Expires  int64     `json:"leaseTTL,omitzero"` // seconds that the lease outlives a silent node
+	Snapshot time.Time `json:"snapshotAt"`        // time of the newest snapshot
+	FromDisk bool      `json:"fromDisk"`          // the newest snapshot is the copy on disk of an earlier run
+	Held     []string  `json:"held,omitempty"`    // leases that vanished in a mass removal and are held as peers
+	Skipped  int       `json:"skippedEntries"`    // keys under the prefix without a valid lease
+	Expires  int64     `json:"leaseTTL,omitzero"` // seconds for which the lease outlives a silent node
 }
 
-// PeerReport is another node.
+// PeerReport describes the tunnel to another node.
 type PeerReport struct {
 	Node      string                 `json:"node"`
 	PublicKey string                 `json:"publicKey"`
 	Endpoint  string                 `json:"endpoint"`
 	Subnets   opt.Dual[netip.Prefix] `json:"subnets"`
-	Handshake time.Time              `json:"lastHandshake,omitzero"` // zero: none yet
+	Handshake time.Time              `json:"lastHandshake,omitzero"` // zero before the first handshake
 	Received  int64                  `json:"receivedBytes"`
 	Sent      int64                  `json:"sentBytes"`
 }
 
-// PassReport says what the reconciler did.
+// PassReport counts the passes of the reconciler.
 type PassReport struct {
 	Total   uint64            `json:"total"`
 	Failed  uint64            `json:"failed"`
 	Last    time.Time         `json:"last,omitzero"`
 	Took    float64           `json:"tookSeconds"`
 	Error   string            `json:"error,omitempty"`
-	Changes map[string]uint64 `json:"changes"` // by part, since the start
+	Changes map[string]uint64 `json:"changes"` // changes by part since the start
 }
 
-// age returns how long the snapshot has been out of date at most: not at all while etcd
-// answers, else since it stopped, or since an earlier run wrote it.
+// age returns an upper bound for the time by which the snapshot is out of date: 0 while etcd
+// answers, else the time since etcd stopped, or since an earlier run wrote the copy.
 func (s StoreReport) age(now time.Time) time.Duration {
 	switch {
 	case s.FromDisk:

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/loden-net/loden/backend"
@@ -48,12 +49,21 @@ type reporter struct {
 	documents  *documents
 	sampler    *sampler
 
+	flight                 singleflight.Group // of reports
 	askDevice, askFirewall slot
 }
 
-// report looks at everything once. A part of the host that does not answer in time is named
-// in the reason, and its part of the report stays empty.
+// report returns a report of this moment. Requests at the same time share a report, so many
+// monitors cost no more than a single monitor.
 func (r *reporter) report(ctx context.Context) Report {
+	shared, _, _ := r.flight.Do("report", func() (any, error) { return r.compose(context.WithoutCancel(ctx)), nil })
+	rep, _ := shared.(Report)
+	return rep
+}
+
+// compose makes a report. A part of the host that does not answer in time is named
+// in the reason, and its part of the report stays empty.
+func (r *reporter) compose(ctx context.Context) Report {
 	s, passed := r.reconciler.Status()
 	in := r.reconciler.Inputs()
 	rep := Report{
