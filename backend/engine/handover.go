@@ -13,7 +13,7 @@ import (
 // resumable is a data path whose state another engine can resume. wireguard-go's is not: it
 // ends, and the next engine starts with an unconfigured data path.
 type resumable interface {
-	Leave() (*state.Device, wg.Files, error)
+	HandOver() (*state.Device, wg.Files, error)
 }
 
 // multiQueueRefusal is told to an engine of an older version.
@@ -58,7 +58,7 @@ func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 func (s *instance) detachPath(r request) (*state.Device, wg.Files, error) {
 	path, can := s.path.(resumable)
 	if can && r.Kind == s.o.Kind && r.State == state.Version {
-		left, files, err := path.Leave()
+		left, files, err := path.HandOver()
 		if err != nil {
 			files.Close()
 		}

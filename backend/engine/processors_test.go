@@ -51,7 +51,7 @@ func TestDataPathResumesWithAllProcessorsAfterAFailedHandOver(t *testing.T) {
 	}
 	s.processors = adaptProcessors()
 	defer s.processors.stop()
-	left, files, err := s.path.(resumable).Leave()
+	left, files, err := s.path.(resumable).HandOver()
 	if err != nil {
 		t.Fatal(err)
 	}

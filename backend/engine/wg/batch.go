@@ -3,18 +3,19 @@ package wg
 import (
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/conn"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
 )
 
-// message is one transport message, encrypted and decrypted in place.
+// message is a transport message, encrypted and decrypted in place.
 type message struct {
 	raw       []byte
-	session   *session
-	in        *conn.Incoming // what it came with; nil on the way out
+	keypair   *peer.Keypair
+	in        *conn.Incoming // the datagram that it came in; nil on the way out
 	authentic bool           // known once it is decrypted
 }
 
-// batch is messages of any session and length in order. Those that are alike are encrypted
-// or decrypted side by side. The zero value is empty.
+// batch is messages of any keypair and length in order. Messages of the same keypair and length
+// are encrypted or decrypted side by side. The zero value is empty.
 type batch struct {
 	messages []message
 	row      [cipher.Lanes][]byte
@@ -26,9 +27,9 @@ func (b *batch) add(m message) { b.messages = append(b.messages, m) }
 
 func (b *batch) clear() { b.messages = b.messages[:0] }
 
-// rows calls f with the length of each row, which it finds in b.row and b.members. A
-// message that is not alike ends a row; but a shorter one, as the last of a train is, goes
-// by itself.
+// rows calls f with the length of each row, which f finds in b.row and b.members. A message of
+// another keypair or length ends a row; but a shorter message, as the last of a train is, goes by
+// itself.
 func (b *batch) rows(f func(b *batch, n int)) {
 	var short [maxShort]*message
 	n, shorts := 0, 0
@@ -36,8 +37,8 @@ func (b *batch) rows(f func(b *batch, n int)) {
 		m := &b.messages[i]
 		if n > 0 {
 			first := b.members[0]
-			alike := m.session == first.session && len(m.raw) == len(first.raw)
-			if m.session == first.session && len(m.raw) < len(first.raw) && shorts < maxShort {
+			alike := m.keypair == first.keypair && len(m.raw) == len(first.raw)
+			if m.keypair == first.keypair && len(m.raw) < len(first.raw) && shorts < maxShort {
 				short[shorts] = m
 				shorts++
 				continue
@@ -59,18 +60,18 @@ func (b *batch) rows(f func(b *batch, n int)) {
 	}
 }
 
-// maxShort is how many messages of one batch go by themselves.
+// maxShort is the greatest number of messages of a batch that go by themselves.
 const maxShort = 8
 
 // encrypt encrypts all messages.
 func (b *batch) encrypt() {
-	b.rows(func(b *batch, n int) { b.members[0].session.send.Seal(b.row[:n]) })
+	b.rows(func(b *batch, n int) { b.members[0].keypair.Seal(b.row[:n]) })
 }
 
 // decrypt decrypts all messages.
 func (b *batch) decrypt() {
 	b.rows(func(b *batch, n int) {
-		b.members[0].session.receive.Open(b.row[:n], &b.ok)
+		b.members[0].keypair.Open(b.row[:n], &b.ok)
 		for i, m := range b.members[:n] {
 			m.authentic = b.ok[i]
 		}

@@ -9,7 +9,7 @@ import (
 // The data path without system calls: what is left beside the cipher.
 
 func BenchmarkSendSuperPacket(b *testing.B) {
-	d, _, _, _ := halfway(b)
+	d, _, _ := tunnelEnds(b)
 	s := newSender(d)
 	original := superPacket()
 	packet := bytes.Clone(original)
@@ -23,22 +23,22 @@ func BenchmarkSendSuperPacket(b *testing.B) {
 }
 
 func BenchmarkReceiveTrain(b *testing.B) {
-	d, k, _, theirs := halfway(b)
-	s := newSender(d)
+	near, k, far := tunnelEnds(b)
+	s := newSender(near)
 	original := superPacket()
 	s.packet(bytes.Clone(original))
 	s.flush()
-	r := newReceiver(d)
-	d.indices.m = map[uint32]indexed{7: {theirs.peer, theirs}}
-	theirs.peer.current.Store(theirs)
+	r := newReceiver(far)
 	sealed, m := bytes.Clone(k.last), &r.in[0]
 	m.From = netip.MustParseAddrPort("192.0.2.2:51820")
 	b.SetBytes(int64(len(sealed)))
 	b.ReportAllocs()
 	for b.Loop() {
-		r.now = d.now()
+		b.StopTimer()
+		resume(b, far, 2, 1, false) // forgets the counters of the train
+		b.StartTimer()
+		r.now = far.now()
 		m.Size, m.Segment = copy(m.Buf, sealed), k.size
-		theirs.window = window{}
 		r.n = 1
 		r.all()
 	}

@@ -200,10 +200,10 @@ func (c *chaos) recover() {
 		if x.device == nil {
 			continue
 		}
-		if n := x.device.indices.count(); n != 0 {
+		if n := x.device.local.Indices(); n != 0 {
 			c.t.Errorf("%d indices left", n)
 		}
-		if n := x.device.staged.used.Load(); n != 0 {
+		if n := x.device.local.StagedBytes(); n != 0 {
 			c.t.Errorf("%d bytes staged", n)
 		}
 	}

@@ -14,82 +14,75 @@ import (
 
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 )
 
-// Device is one WireGuard interface. It is configured through UAPI only: see Serve and
-// Configure.
+// Device is a WireGuard interface. It is configured through UAPI only: see Serve and Configure.
 type Device struct {
-	log    zerolog.Logger
-	born   time.Time // one hour before New, so that no moment is zero
-	tunnel tunnel
-	binder binder
-	keeps  bool // the kernel cannot take joined UDP
-	hands  int  // beside the goroutine of each queue and socket: see crew
+	log      zerolog.Logger
+	born     time.Time // an hour before New, so that no moment is zero
+	tunnel   tunnel
+	binder   binder
+	keepsUDP bool // UDP packets are not joined: the kernel does not take joined UDP
+	workers  int  // of each direction, beside the goroutine of each queue and socket: see workerPool
 
-	self    atomic.Pointer[self]  // nil: no private key
-	sockets atomic.Pointer[bound] // nil: not open
-	linkMTU atomic.Int64          // bytes; 0: unknown
-	routes  routes
-	indices indices
-	staged  budget
-	letters chan letter
-	loaded  atomic.Int64 // moment of the last sign of overload
-	onLoad  atomic.Pointer[func()]
-	limits  ratelimiter.Ratelimiter
+	local      peer.Local
+	sockets    atomic.Pointer[bound] // nil: not open
+	linkMTU    atomic.Int64          // bytes; 0: unknown
+	routes     routes
+	handshakes chan handshakeItem
+	loaded     atomic.Int64 // moment of the last sign of overload
+	onLoad     atomic.Pointer[func()]
+	limits     ratelimiter.Ratelimiter
 	counters
 	refusals
 
-	mu    sync.RWMutex // guards what follows, and peer.allowed
-	peers map[noise.Key]*peer
+	mu    sync.RWMutex // guards the fields below, and member.allowed
+	peers map[noise.Key]*member
 	port  uint16 // as configured; 0: any
 	mark  uint32
 	up    bool // the interface, when it was last looked at
 
-	asleep  atomic.Bool        // the interface went down, and there are no sockets
-	running atomic.Bool        // timers run only then
-	leaving chan *state.Device // see leave
-	closed  chan struct{}      // closed when Run ends
-	movers  sync.WaitGroup     // goroutines that move packets
-	workers sync.WaitGroup     // the others
+	running     atomic.Bool        // timers run only then
+	handingOver chan *state.Device // see HandOver
+	closed      chan struct{}      // closed when Run ends
+	movers      sync.WaitGroup     // goroutines that move packets
+	others      sync.WaitGroup     // the other goroutines
 }
 
-// self is who this device is: a key pair, and the guard of messages to it, which the clerk
-// alone uses.
-type self struct {
-	identity *noise.Identity
-	guard    *noise.CookieChecker
-}
-
-// counters count what is dropped, for tests and debugging.
+// counters count dropped messages and packets by reason, and a few events for tests.
 type counters struct {
 	rejected   atomic.Uint64 // handshake messages
-	replayed   atomic.Uint64
+	replayed   atomic.Uint64 // transport messages
 	misrouted  atomic.Uint64 // inner packets from an address that is not the peer's
-	undecoded  atomic.Uint64 // transport messages without a session or authenticity
-	unroutable atomic.Uint64 // packets from the TUN for no peer, or for one without an endpoint
+	undecoded  atomic.Uint64 // transport messages without a keypair or authenticity
+	unroutable atomic.Uint64 // packets from the TUN for no peer, or for a peer without an endpoint
 	tooBig     atomic.Uint64 // packets from the TUN, for the interface
 	cookies    atomic.Uint64 // sent
-	handed     atomic.Uint64 // batches that hands worked on or could have
+	submitted  atomic.Uint64 // batches that a worker pool took, or would have taken
 }
 
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
-	d := &Device{
-		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder, hands: handsFor(runtime.GOMAXPROCS(0)),
-		letters: make(chan letter, clerkQueue), peers: map[noise.Key]*peer{}, closed: make(chan struct{}), leaving: make(chan *state.Device),
+	return &Device{
+		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder, workers: workersFor(runtime.GOMAXPROCS(0)),
+		handshakes: make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
+		closed: make(chan struct{}), handingOver: make(chan *state.Device),
 	}
-	return d
 }
 
-// now returns the moment it is.
+// now returns the present moment.
 func (d *Device) now() moment { return time.Since(d.born) }
 
-// Run moves packets until ctx ends, which gives nil, or until the TUN device fails. It
-// closes the TUN device and the sockets. Call it once.
+// time returns the present time on both clocks.
+func (d *Device) time() peer.Time { return peer.Time{Now: d.now(), Wall: time.Now()} }
+
+// Run moves packets until ctx ends, which gives nil, or until the TUN device fails. It closes the
+// TUN device and the sockets. Call it once.
 func (d *Device) Run(ctx context.Context) error {
 	d.limits.Init()
 	defer d.limits.Close()
-	_, _ = d.measure() // an interface that has gone is told by the TUN file
+	_, _ = d.measure() // reading the TUN file reports an interface that has gone
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.tunnel.Close())
 	}
@@ -99,43 +92,42 @@ func (d *Device) Run(ctx context.Context) error {
 	for _, q := range queues {
 		d.movers.Go(func() { failed <- d.sendLoop(q) })
 	}
-	d.workers.Go(d.clerk)
+	d.others.Go(d.handshakeWorker)
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
-	case d.leaving <- nil:
-		d.settle()
-		left := d.export()
-		defer func() { d.leaving <- left }()
+	case d.handingOver <- nil:
+		d.drain()
+		exported := d.export()
+		defer func() { d.handingOver <- exported }()
 	}
 	d.stop()
 	d.movers.Wait()
-	d.workers.Wait()
+	d.others.Wait()
 	return err
 }
 
-// start opens the sockets, unless the device before left asleep, and lets timers run.
+// start opens the sockets, unless the device before was handed over while its interface was down,
+// and lets timers run.
 func (d *Device) start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running.Store(true)
-	if b := d.sockets.Load(); b != nil { // those of the process before us
+	if b := d.sockets.Load(); b != nil { // opened by the process before
 		d.listen(*b)
-	} else if !d.asleep.Load() {
+	} else if !d.local.Down() {
 		if err := d.rebind(d.port); err != nil {
 			return err
 		}
 	}
 	for _, p := range d.peers {
-		p.mu.Lock()
-		p.schedule(d.now())
-		p.mu.Unlock()
+		p.Schedule(d.now())
 	}
 	return nil
 }
 
-// stop closes everything and ends every conversation.
+// stop closes everything and ends every peer.
 func (d *Device) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,14 +139,14 @@ func (d *Device) stop() {
 	}
 	d.unbind()
 	for _, p := range d.peers {
-		p.remove()
+		p.Remove()
 	}
 }
 
-// rebind opens sockets on port and closes the ones before, or leaves that to when the device
-// is on the network. The caller holds d.mu.
+// rebind opens sockets on port and closes the sockets before. While the interface is down it only
+// notes the port. The caller holds d.mu.
 func (d *Device) rebind(port uint16) error {
-	if !d.running.Load() || d.asleep.Load() && !d.up {
+	if !d.running.Load() || d.local.Down() && !d.up {
 		d.port = port
 		return nil
 	}
@@ -171,9 +163,9 @@ func (d *Device) rebind(port uint16) error {
 	d.sockets.Store(&next)
 	d.listen(next)
 	for _, p := range d.peers {
-		p.unstick()
+		p.ClearSource()
 	}
-	d.wake()
+	d.bringUp()
 	d.log.Info().Uint16("port", next.port).Msg("listening")
 	return nil
 }
@@ -196,7 +188,7 @@ func (d *Device) unbind() {
 	}
 }
 
-// send sends messages, each through the socket of its family.
+// send sends trains, each through the socket of its address family.
 func (d *Device) send(out []conn.Outgoing) {
 	b := d.sockets.Load()
 	if b == nil {
@@ -223,27 +215,30 @@ func (d *Device) send(out []conn.Outgoing) {
 
 // sendMessage sends a message that is not data, and reports whether the kernel refused the local
 // address of the endpoint.
-func (d *Device) sendMessage(to *endpoint, msg []byte) (sourceRefused bool) {
+func (d *Device) sendMessage(m peer.Datagram) (sourceRefused bool) {
 	out := make([]conn.Outgoing, 1)
-	out[0].Start(to.remote, to.local, msg, 0)
+	out[0].Start(m.To.Remote, m.To.Local, m.Message, 0)
 	d.send(out)
 	return out[0].SourceRefused
 }
 
-// OnLoad makes the data path call f, which must be quick, with each batch that is so large
-// that more may be waiting.
+// OnLoad makes the data path call f, which must be quick, with each batch that is so large that
+// more packets may be waiting.
 func (d *Device) OnLoad(f func()) { d.onLoad.Store(&f) }
 
-// noteLoad tells of a batch of that many bytes.
+// noteLoad tells OnLoad's function of a batch of size bytes.
 func (d *Device) noteLoad(size int) {
 	if f := d.onLoad.Load(); f != nil && size >= flushAt {
 		(*f)()
 	}
 }
 
-// peer returns the configured peer with this key, or nil.
-func (d *Device) peer(key noise.Key) *peer {
+// find returns the configured peer with this key, or nil.
+func (d *Device) find(key noise.Key) *peer.Peer {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.peers[key]
+	if m := d.peers[key]; m != nil {
+		return &m.Peer
+	}
+	return nil
 }

@@ -5,8 +5,8 @@ import "encoding/binary"
 // ce is the ECN mark "congestion experienced": RFC 3168, section 5.
 const ce = 3
 
-// mark sets "congestion experienced" in an IP packet whose outer header carried it, and
-// reports false for a packet of a transport that does not know it.
+// mark sets "congestion experienced" in an IP packet whose outer header carried it, and reports
+// false for a packet whose transport does not know ECN.
 func mark(pkt []byte) bool {
 	switch congestion(pkt) {
 	case 0:
@@ -18,7 +18,7 @@ func mark(pkt []byte) bool {
 		pkt[1] |= ce << 4
 		return true
 	}
-	// RFC 1624: HC' = ~(~HC + ~m + m') for the one 16-bit word that changes.
+	// RFC 1624: HC' = ~(~HC + ~m + m') for the 16-bit word that changes.
 	before := binary.BigEndian.Uint16(pkt)
 	pkt[1] |= ce
 	sum := uint32(^binary.BigEndian.Uint16(pkt[10:])) + uint32(^before) + uint32(binary.BigEndian.Uint16(pkt))

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { sandboxtest.Main(m) }
 type machine struct {
 	*node
 	host    *sandbox.Host
-	hands   int
+	workers int
 	queues  int                 // of its TUN device
 	between func(tunnel) tunnel // put between the device and its TUN; nil: nothing
 }
@@ -32,7 +32,7 @@ func newMachine(t *testing.T, n int) *machine { return newMachineLike(t, n, mach
 // newMachineLike makes a machine with the hands, queues and what is between of another.
 func newMachineLike(t *testing.T, n int, like machine) *machine {
 	t.Helper()
-	m := &machine{hands: like.hands, queues: like.queues, between: like.between, node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
+	m := &machine{workers: like.workers, queues: like.queues, between: like.between, node: blank(t, "loden", n), host: sandboxtest.Host(t, fmt.Sprintf("wg%d", n))}
 	m.start(t)
 	t.Cleanup(func() { m.stop() })
 	return m
@@ -52,7 +52,7 @@ func (m *machine) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.device.binder, m.device.hands = hostBinder{m.host}, m.hands
+	m.device.binder, m.device.workers = hostBinder{m.host}, m.workers
 	if m.between != nil {
 		m.device.tunnel = m.between(m.device.tunnel)
 	}
@@ -164,7 +164,7 @@ func TestLocalAddressThatHasGoneIsForgotten(t *testing.T) {
 	}
 	b.mustSet("public_key=%s\nendpoint=192.0.2.77:51820\n", a.public.Hex())
 	b.ping(t, "10.0.0.1") // b began: a answers from the address it was called at
-	if got := a.only().to.Load().local.String(); got != "192.0.2.77" {
+	if got := a.only().Endpoint().Local.String(); got != "192.0.2.77" {
 		t.Fatalf("a sends from %s", got)
 	}
 	if got := b.value("endpoint"); got != "192.0.2.77:51820" {

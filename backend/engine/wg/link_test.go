@@ -39,7 +39,7 @@ func TestNothingIsSaidWhileTheInterfaceIsDown(t *testing.T) {
 		a.says(b, 0, "before")
 		b.says(a, 1, "before")
 		a.link(false)
-		if p := a.only(); p.talks() || p.current.Load() != nil || a.device.indices.count() != 0 {
+		if p := a.only(); !p.Idle() || p.Current() != nil || a.device.local.Indices() != 0 {
 			t.Error("the interface is down, and there are sessions")
 		}
 		if got := a.value("listen_port"); got != "51820" {
@@ -49,7 +49,7 @@ func TestNothingIsSaidWhileTheInterfaceIsDown(t *testing.T) {
 		r.on(w)
 		a.in(datagram(a, b, 0, []byte("read from the TUN just before")))
 		synctest.Wait()
-		if p := a.only(); p.talks() || p.wakeAt.Load() != 0 {
+		if p := a.only(); !p.Idle() || p.Deadline() != 0 {
 			t.Error("a packet that comes late begins a conversation")
 		}
 		time.Sleep(time.Hour)
@@ -129,10 +129,10 @@ func TestDeviceLeavesTheNetworkWithItsInterface(t *testing.T) {
 	}()
 	a.ping(t, "10.0.0.2")
 	for range 3 {
-		before := a.only().current.Load()
+		before := a.only().Current()
 		lines(t, a.host, "link set wg0 down")
 		c := a.listen(t) // both families
-		if a.only().talks() {
+		if !a.only().Idle() {
 			t.Error("the interface is down, and there is a conversation")
 		}
 		if err := c.Close(); err != nil {
@@ -140,7 +140,7 @@ func TestDeviceLeavesTheNetworkWithItsInterface(t *testing.T) {
 		}
 		lines(t, a.host, "link set wg0 up")
 		sandboxtest.Until(t, 20*time.Second, "a session for a keepalive", func() error {
-			if now := a.only().current.Load(); now == nil || now == before {
+			if now := a.only().Current(); now == nil || now == before {
 				return fmt.Errorf("it has %v", now)
 			}
 			return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -109,8 +110,12 @@ func theirs(t *testing.T, w *wire, n int) *node {
 		err := d.IpcSet(s)
 		for line := range strings.Lines(s) {
 			if digits, ok := strings.CutPrefix(strings.TrimSpace(line), "public_key="); ok {
-				key, _ := parseKey(digits)
-				reachable = append(reachable, d.LookupPeer(device.NoisePublicKey(key)))
+				raw, err := hex.DecodeString(digits)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				reachable = append(reachable, d.LookupPeer(device.NoisePublicKey(raw)))
 			}
 		}
 		return err

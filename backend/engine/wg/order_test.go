@@ -31,7 +31,7 @@ func (g *gate) Send(out []conn.Outgoing) error {
 }
 
 func TestPacketsThatWaitedAreNotOvertakenByAnotherSender(t *testing.T) {
-	d, _, _, _ := halfway(t)
+	d, _, _ := tunnelEnds(t)
 	x, y := blank(t, "x", 1), blank(t, "y", 2)
 	packet := func(size int) []byte {
 		return append(make([]byte, 10), datagram(x, y, 0, bytes.Repeat([]byte{7}, size))...)
@@ -42,12 +42,9 @@ func TestPacketsThatWaitedAreNotOvertakenByAnotherSender(t *testing.T) {
 		second.flush()
 	}}
 	d.sockets.Store(&bound{v4: g})
-	var p *peer
-	for _, p = range d.peers {
-	}
-	p.talk = &conversation{}
-	p.keep(packet(100))
-	newSender(d).unstage(p)
+	p := onlyPeer(d)
+	p.Stage(packet(100), d.now())
+	newSender(d).flushStaged(p)
 	var got []int
 	for n := range g.sizes {
 		got = append(got, n)
@@ -55,7 +52,7 @@ func TestPacketsThatWaitedAreNotOvertakenByAnotherSender(t *testing.T) {
 	if len(got) != 2 || got[0] > got[1] {
 		t.Errorf("messages of %d bytes, want the small one first, which waited", got)
 	}
-	if p.staged.Load() {
+	if p.HasStaged() {
 		t.Error("something is staged")
 	}
 }

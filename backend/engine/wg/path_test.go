@@ -9,9 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
+	"github.com/loden-net/loden/backend/engine/wg/state"
+	"github.com/loden-net/loden/config/opt"
 )
 
 // keeper is a socket that keeps what was sent last.
@@ -37,26 +41,54 @@ type sink struct{ memoryTUN }
 
 func (s *sink) Write([][]byte) error { return nil }
 
-// halfway returns a device with one peer and the sessions of both ends of a tunnel, made
-// without a handshake: what ours seals, theirs opens.
-func halfway(t testing.TB) (d *Device, k *keeper, ours, theirs *session) {
+// tunnelEnds returns the devices at both ends of a tunnel, each with one peer and a keypair that
+// was made without a handshake. The near device sends to k.
+func tunnelEnds(t testing.TB) (near *Device, k *keeper, far *Device) {
 	t.Helper()
-	d, k = idle(), &keeper{}
-	d.tunnel = &sink{}
-	d.sockets.Store(&bound{v4: k})
-	d.linkMTU.Store(1420)
-	if err := configure(d, "public_key="+key(1)+"\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.0/8\n"); err != nil {
+	k = &keeper{}
+	end := func(send, receive byte, initiator bool) *Device {
+		d := idle()
+		d.tunnel = &sink{}
+		d.sockets.Store(&bound{v4: k})
+		d.linkMTU.Store(1420)
+		if err := configure(d, "public_key="+key(1)+"\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.0/8\n"); err != nil {
+			t.Fatal(err)
+		}
+		resume(t, d, send, receive, initiator)
+		return d
+	}
+	return end(1, 2, true), k, end(2, 1, false)
+}
+
+// resume gives the only peer of d a fresh keypair with index 7 at both ends.
+func resume(t testing.TB, d *Device, send, receive byte, initiator bool) {
+	t.Helper()
+	p := onlyPeer(d)
+	p.Zero(d.now())
+	now := d.now()
+	pair := state.Session{Keys: noise.Keys{Send: noise.Key{send}, Receive: noise.Key{receive}, Remote: 7}, Local: 7, Initiator: initiator, Created: now}
+	s := p.Export()
+	s.Talk = opt.Some(state.Talk{OpenedAt: now, DerivedAt: now, Current: opt.Some(pair)})
+	if err := p.Resume(&s); err != nil {
 		t.Fatal(err)
 	}
-	var p *peer
-	for _, p = range d.peers {
+}
+
+// onlyPeer returns the only peer of a device.
+func onlyPeer(d *Device) *peer.Peer {
+	for _, m := range d.peers {
+		return &m.Peer
 	}
-	now := d.now()
-	ours = newSession(p, &noise.Keys{Send: noise.Key{1}, Receive: noise.Key{2}, Remote: 7}, 7, true, now)
-	theirs = newSession(p, &noise.Keys{Send: noise.Key{2}, Receive: noise.Key{1}, Remote: 7}, 7, false, now)
-	p.current.Store(ours)
-	p.wakeAt.Store(1) // timers are not the matter here
-	return d, k, ours, theirs
+	return nil
+}
+
+// sealed returns the transport message of plaintext, of the only peer's keypair.
+func sealed(d *Device, counter uint64, plaintext []byte) []byte {
+	k := onlyPeer(d).Current()
+	msg := k.Frame(make([]byte, 0, len(plaintext)+cipher.Overhead), counter, len(plaintext))
+	copy(cipher.Body(msg), plaintext)
+	k.Seal([][]byte{msg})
+	return msg
 }
 
 // superPacket is 30 kB of TCP from 10.0.0.1 to 10.0.0.2 as the kernel gives it.
@@ -71,10 +103,17 @@ func superPacket() []byte {
 }
 
 func TestDataPathAllocatesNothing(t *testing.T) {
-	d, k, _, theirs := halfway(t)
-	s := newSender(d)
+	near, k, far := tunnelEnds(t)
+	s := newSender(near)
 	original := superPacket()
 	packet := bytes.Clone(original)
+	var trains [][]byte
+	for range 60 {
+		copy(packet, original)
+		s.packet(packet)
+		s.flush()
+		trains = append(trains, bytes.Clone(k.last))
+	}
 	if got := testing.AllocsPerRun(50, func() {
 		copy(packet, original)
 		s.packet(packet)
@@ -85,52 +124,49 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	if len(k.last) < 30_000 {
 		t.Fatalf("%d bytes sent", len(k.last))
 	}
-	r := newReceiver(d)
-	d.indices.m = map[uint32]indexed{7: {theirs.peer, theirs}}
-	theirs.peer.current.Store(theirs)
-	theirs.peer.roam(netip.MustParseAddrPort("192.0.2.2:51820"), netip.Addr{})
+	r := newReceiver(far)
+	onlyPeer(far).SetEndpointFromPacket(netip.MustParseAddrPort("192.0.2.2:51820"), netip.Addr{})
 	m := &r.in[0]
 	m.From = netip.MustParseAddrPort("192.0.2.2:51820")
-	sealed := bytes.Clone(k.last)
-	before := d.counters.undecoded.Load()
-	if got := testing.AllocsPerRun(50, func() {
-		r.now = d.now()
-		m.Size, m.Segment = copy(m.Buf, sealed), k.size
-		theirs.window = window{}
+	receive := func() {
+		r.now = far.now()
+		m.Size, m.Segment = copy(m.Buf, trains[0]), k.size
+		trains = trains[1:]
 		r.n = 1
 		r.all()
-	}); got != 0 {
+	}
+	receive() // grows the batch
+	if got := testing.AllocsPerRun(50, receive); got != 0 {
 		t.Errorf("%v allocations to receive a train", got)
 	}
-	if d.counters.undecoded.Load() != before || d.counters.misrouted.Load() != 0 {
-		t.Error("the train was not taken")
+	if far.counters.undecoded.Load() != 0 || far.counters.misrouted.Load() != 0 || far.counters.replayed.Load() != 0 {
+		t.Error("the trains were not taken")
 	}
 }
 
-// FuzzTrain feeds a receiver what may come from outside: it must take nothing of it.
+// FuzzTrain feeds a receiver datagrams from outside: it must not take any of them.
 func FuzzTrain(f *testing.F) {
 	f.Add([]byte{4, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, 32)
 	f.Add(append([]byte{1}, make([]byte, 147)...), 148)
 	f.Add(append([]byte{2}, make([]byte, 183)...), 92)
-	d, _, ours, _ := halfway(f)
-	d.indices.m = map[uint32]indexed{7: {ours.peer, ours}}
+	d, _, _ := tunnelEnds(f)
 	r := newReceiver(d)
 	f.Fuzz(func(t *testing.T, data []byte, segment int) {
 		r.now = d.now()
 		r.in[0].Size, r.in[0].Segment = copy(r.in[0].Buf, data), segment
 		r.n = 1
 		r.all()
-		for len(d.letters) > 0 {
-			d.read(<-d.letters)
+		for len(d.handshakes) > 0 {
+			d.read(<-d.handshakes)
 		}
-		if ours.peer.gotAt.Load() != 0 || ours.peer.gotBytes.Load() != 0 {
+		if onlyPeer(d).Status().Received != 0 {
 			t.Error("a message without the key was taken")
 		}
 	})
 }
 
 func TestGarbageFromTheTUNIsDropped(t *testing.T) {
-	d, k, _, _ := halfway(t)
+	d, k, _ := tunnelEnds(t)
 	s := newSender(d)
 	for size := range 60 {
 		for _, first := range []byte{0, 0x40, 0x45, 0x4f, 0x60, 0xff} {
@@ -148,15 +184,14 @@ func TestGarbageFromTheTUNIsDropped(t *testing.T) {
 }
 
 func TestGarbageInsideTheTunnelIsDropped(t *testing.T) {
-	d, _, ours, theirs := halfway(t)
+	d, _, far := tunnelEnds(t)
 	r := newReceiver(d)
-	d.indices.m = map[uint32]indexed{7: {ours.peer, ours}}
 	n := uint64(0)
 	for size := 1; size < 60; size++ {
 		for _, first := range []byte{0, 0x40, 0x45, 0x4f, 0x60, 0xff} {
 			plain := make([]byte, size)
 			plain[0] = first
-			msg := theirs.seal(n, plain)
+			msg := sealed(far, n, plain)
 			n++
 			r.in[0].Size, r.in[0].Segment = copy(r.in[0].Buf, msg), len(msg)
 			r.in[0].From = netip.MustParseAddrPort("192.0.2.2:51820")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
 )
 
 // tape records what goes over a wire.
@@ -56,20 +57,13 @@ func bubble(t *testing.T, test func(t *testing.T, w *wire, a, b *node)) {
 }
 
 // only returns the only peer of a node of ours.
-func (x *node) only() *peer {
+func (x *node) only() *peer.Peer {
 	x.device.mu.RLock()
 	defer x.device.mu.RUnlock()
-	for _, p := range x.device.peers {
-		return p
+	for _, m := range x.device.peers {
+		return &m.Peer
 	}
 	return nil
-}
-
-// talks reports whether a peer has a conversation.
-func (p *peer) talks() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.talk != nil
 }
 
 func TestOldInitiationIsNotAnsweredAgain(t *testing.T) {
@@ -100,10 +94,10 @@ func TestInitiationOfAnIdlePeerIsAnswered(t *testing.T) {
 		for range 3 {
 			a.says(b, 0, "hello")
 			time.Sleep(30 * time.Minute)
-			if b.only().talks() || a.only().talks() {
+			if !b.only().Idle() || !a.only().Idle() {
 				t.Fatal("keys kept for half an hour")
 			}
-			if n := b.device.indices.count(); n != 0 {
+			if n := b.device.local.Indices(); n != 0 {
 				t.Fatalf("%d indices kept", n)
 			}
 		}
@@ -210,7 +204,7 @@ func TestRemovedPeerIsSilent(t *testing.T) {
 		a.mustSet("public_key=%s\nremove=true\n", b.public.Hex())
 		b.in(datagram(b, a, 0, []byte("hello?")))
 		a.hearsNothing(10 * time.Second)
-		if n := a.device.indices.count(); n != 0 {
+		if n := a.device.local.Indices(); n != 0 {
 			t.Errorf("%d indices left", n)
 		}
 		if strings.Contains(a.get(), "public_key") {

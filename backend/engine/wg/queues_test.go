@@ -201,13 +201,13 @@ func exchange(t *testing.T, a, b *machine, from, to string, port int) {
 
 func TestFlowsKeepTheirOrderThroughSeveralQueues(t *testing.T) {
 	for _, way := range []struct {
-		name  string
-		v6    bool
-		hands int
+		name    string
+		v6      bool
+		workers int
 	}{{"over IPv4", false, 0}, {"over IPv6, with hands", true, 2}} {
 		t.Run(way.name, func(t *testing.T) {
 			var all []*counted
-			like := machine{hands: way.hands, queues: 4, between: func(x tunnel) tunnel {
+			like := machine{workers: way.workers, queues: 4, between: func(x tunnel) tunnel {
 				all = append(all, newCounted(x))
 				return all[len(all)-1]
 			}}

@@ -59,7 +59,7 @@ func (d *Device) stopTimers() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range d.peers {
-		p.remove()
+		p.Remove()
 	}
 }
 

@@ -7,17 +7,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/backend/engine/wg/uapi"
 	"github.com/loden-net/loden/config/opt"
 )
 
-// The zone of an endpoint says on which interface a link-local address is. On the inside it
-// is the interface's number, as the kernel has it in socket addresses; in UAPI it is the
+// The zone of an endpoint is the interface of a link-local address. In the device it is the
+// interface's number, as the kernel has it in socket addresses; in UAPI it is the interface's
 // name, as wg(8) and wireguard-go have it, or the number.
 
 // resolve turns the zones of a request's endpoints into numbers. Errors carry a unix.Errno.
-func (d *Device) resolve(want *request) error {
-	for i := range want.peers {
-		remote, ok := want.peers[i].endpoint.Get()
+func (d *Device) resolve(want *uapi.Request) error {
+	for i := range want.Peers {
+		remote, ok := want.Peers[i].Endpoint.Get()
 		if !ok || remote.Addr().Zone() == "" {
 			continue
 		}
@@ -25,14 +26,14 @@ func (d *Device) resolve(want *request) error {
 		if err != nil {
 			return err
 		}
-		want.peers[i].endpoint = opt.Some(netip.AddrPortFrom(a, remote.Port()))
+		want.Peers[i].Endpoint = opt.Some(netip.AddrPortFrom(a, remote.Port()))
 	}
 	return nil
 }
 
 // numbered returns an address whose zone is a number. A number is not looked up, since its
-// interface may be yet to come; a name that looks like one is a name first, as in
-// getaddrinfo(3). Number 0 is no zone.
+// interface may be yet to come; a name that looks like a number is a name first, as in
+// getaddrinfo(3). Number 0 means no zone.
 func (d *Device) numbered(a netip.Addr) (netip.Addr, error) {
 	n, known := d.binder.interfaceIndex(a.Zone())
 	if !known {
@@ -53,7 +54,7 @@ func (d *Device) numbered(a netip.Addr) (netip.Addr, error) {
 func (d *Device) named(a netip.Addr) netip.Addr {
 	n, err := strconv.ParseUint(a.Zone(), 10, 32)
 	if err != nil {
-		return a // it has none
+		return a // no zone
 	}
 	name, known := d.binder.interfaceName(uint32(n))
 	if !known {

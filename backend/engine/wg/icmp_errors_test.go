@@ -99,7 +99,7 @@ func TestSenderIsToldThatAPacketIsTooLarge(t *testing.T) {
 }
 
 func TestSuperPacketIsRefusedByItsSegments(t *testing.T) {
-	d, k, _, _ := halfway(t)
+	d, k, _ := tunnelEnds(t)
 	tun := newMemoryTUN() // its MTU is 1420
 	d.tunnel = tun
 	s := newSender(d)
@@ -129,7 +129,7 @@ func TestSuperPacketIsRefusedByItsSegments(t *testing.T) {
 }
 
 func TestRefusalAllocatesNothing(t *testing.T) {
-	d, k, _, _ := halfway(t)
+	d, k, _ := tunnelEnds(t)
 	s := newSender(d)
 	b := append(make([]byte, offload.HeaderSize), datagram(blank(t, "", 1), blank(t, "", 2), 1, nil)...)
 	large := superPacket()

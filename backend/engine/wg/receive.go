@@ -12,33 +12,34 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
 )
 
 const (
 	bufferSize = 64 << 10 // bytes of a received train
 
-	enough       = 2 * cipher.Lanes      // messages that are worth decrypting before more are looked at
+	decryptAt    = 2 * cipher.Lanes      // messages at which a batch is decrypted, while it is in the cache
 	receivePause = 10 * time.Millisecond // after an error
 )
 
-// receiver decrypts what one socket brings, one batch after the other. It belongs to one
-// goroutine at a time. It allocates nothing per packet.
+// receiver decrypts the datagrams of a socket, batch by batch. It belongs to a single goroutine at
+// a time. It does not allocate per packet.
 type receiver struct {
 	device *Device
 	in     []conn.Incoming
-	n      int // of in, as received
+	n      int // entries of in that hold a datagram
 	batch  batch
 	merger offload.Merger
 	now    moment
 	run    run
 }
 
-// run is a row of messages of one session: what is noted once for all of them.
+// run is a row of messages of the same keypair: their effect on the peer is noted once.
 type run struct {
-	session *session
+	keypair *peer.Keypair
 	bytes   int
-	data    bool
-	source  netip.Addr // the last inner address that was checked
+	data    bool       // a message was not a keepalive
+	source  netip.Addr // the last inner source address that was checked
 }
 
 func newReceiver(d *Device) *receiver {
@@ -46,10 +47,10 @@ func newReceiver(d *Device) *receiver {
 	for i := range r.in {
 		r.in[i].Buf = make([]byte, bufferSize)
 	}
-	r.merger.KeepUDP = d.keeps
+	r.merger.KeepUDP = d.keepsUDP
 	r.merger.Write = func(pieces [][]byte) {
-		// An error is a packet that the interface does not take, because it is down or too
-		// large for it: dropped, as any router would.
+		// After an error the interface did not take the packet, because the interface is down or
+		// the packet too large: it is dropped, as a router would.
 		_ = d.tunnel.Write(pieces)
 	}
 	return r
@@ -57,9 +58,9 @@ func newReceiver(d *Device) *receiver {
 
 // receiveLoop carries packets from a socket to the TUN until the socket is closed.
 func (d *Device) receiveLoop(from socket) {
-	c := newCrew(d.hands, func() *receiver { return newReceiver(d) }, (*receiver).decrypt, (*receiver).flush)
-	defer c.close()
-	r := c.fresh()
+	pool := newWorkerPool(d.workers, func() *receiver { return newReceiver(d) }, (*receiver).decrypt, (*receiver).flush)
+	defer pool.close()
+	r := pool.fresh()
 	for full := 0; ; {
 		n, err := from.Receive(r.in)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
@@ -67,7 +68,7 @@ func (d *Device) receiveLoop(from socket) {
 		}
 		if err != nil {
 			d.log.Debug().Err(err).Msg("received an error")
-			select { // none is expected; one that stays must not spin
+			select { // no error is expected; an error that stays must not spin
 			case <-d.closed:
 				return
 			case <-time.After(receivePause):
@@ -77,17 +78,17 @@ func (d *Device) receiveLoop(from socket) {
 		r.n, r.now = n, d.now()
 		size := r.size()
 		d.noteLoad(size)
-		// One large batch is a burst. The next one means that the other end of the queue is
-		// faster than this one.
+		// The first large batch is a burst. The second means that datagrams come faster than this
+		// goroutine decrypts them.
 		if full++; size < flushAt {
 			full = 0
 		}
 		if full > 1 {
-			r = c.pass(r)
-			d.counters.handed.Add(1)
+			r = pool.submit(r)
+			d.counters.submitted.Add(1)
 			continue
 		}
-		c.settle()
+		pool.wait()
 		r.all()
 	}
 }
@@ -100,12 +101,12 @@ func (r *receiver) size() (n int) {
 	return n
 }
 
-// all reads everything that was received and passes it on, part by part, so that it is still
+// all decrypts all received messages and passes them on, part by part, so that each part is still
 // in the cache.
 func (r *receiver) all() {
 	for i := range r.in[:r.n] {
 		r.train(&r.in[i])
-		if len(r.batch.messages) >= enough {
+		if len(r.batch.messages) >= decryptAt {
 			r.batch.decrypt()
 			r.deliver()
 		}
@@ -114,7 +115,7 @@ func (r *receiver) all() {
 	r.flush()
 }
 
-// decrypt reads and decrypts everything that was received. What comes of it is flush's.
+// decrypt decrypts all received messages. Passing the packets on is left to flush.
 func (r *receiver) decrypt() {
 	for i := range r.in[:r.n] {
 		r.train(&r.in[i])
@@ -122,14 +123,14 @@ func (r *receiver) decrypt() {
 	r.batch.decrypt()
 }
 
-// flush passes everything on that was decrypted.
+// flush passes on all packets that were decrypted.
 func (r *receiver) flush() {
 	r.deliver()
 	r.endRun()
 	r.merger.Flush()
 }
 
-// train reads the messages of one received datagram or train.
+// train reads the messages of a received datagram or train.
 func (r *receiver) train(m *conn.Incoming) {
 	if m.Size == 0 || m.Segment <= 0 {
 		return
@@ -139,7 +140,7 @@ func (r *receiver) train(m *conn.Incoming) {
 	}
 }
 
-// message reads one message from outside.
+// message reads a message from outside.
 func (r *receiver) message(msg []byte, m *conn.Incoming) {
 	if len(msg) < cipher.Overhead {
 		return
@@ -149,35 +150,35 @@ func (r *receiver) message(msg []byte, m *conn.Incoming) {
 		r.transport(msg, m)
 	case noise.TypeInitiation, noise.TypeResponse, noise.TypeCookie:
 		if noise.Well(msg, kind) {
-			l := letter{size: uint8(len(msg)), from: m.From, local: m.Local}
-			copy(l.raw[:], msg)
-			r.device.post(l)
+			i := handshakeItem{size: uint8(len(msg)), from: peer.Endpoint{Remote: m.From, Local: m.Local}}
+			copy(i.raw[:], msg)
+			r.device.enqueue(i)
 		}
 	}
 }
 
-// transport takes one data message or keepalive, to be decrypted with others.
+// transport adds a data message or keepalive to the batch.
 func (r *receiver) transport(msg []byte, m *conn.Incoming) {
 	d := r.device
-	s := r.session(binary.LittleEndian.Uint32(msg[4:]))
-	if s == nil || s.closed.Load() || r.now-s.created >= rejectAfterTime {
+	k := r.keypair(binary.LittleEndian.Uint32(msg[4:]))
+	if k == nil || !k.MayReceive(r.now) {
 		d.counters.undecoded.Add(1)
 		return
 	}
-	r.batch.add(message{raw: msg, session: s, in: m})
+	r.batch.add(message{raw: msg, keypair: k, in: m})
 }
 
-// session finds the session a message is for.
-func (r *receiver) session(index uint32) *session {
+// keypair returns the keypair that a message is for, or nil.
+func (r *receiver) keypair(index uint32) *peer.Keypair {
 	if n := len(r.batch.messages); n > 0 {
-		if s := r.batch.messages[n-1].session; s.local == index {
-			return s
+		if k := r.batch.messages[n-1].keypair; k.LocalIndex() == index {
+			return k
 		}
 	}
-	return r.device.indices.lookup(index).session
+	return r.device.local.Keypair(index)
 }
 
-// deliver passes on what was decrypted in the order in which it came.
+// deliver passes on the decrypted messages in the order in which they came.
 func (r *receiver) deliver() {
 	for i := range r.batch.messages {
 		m := &r.batch.messages[i]
@@ -190,24 +191,21 @@ func (r *receiver) deliver() {
 	r.batch.clear()
 }
 
-// opened handles one decrypted message.
+// opened handles a decrypted message.
 func (r *receiver) opened(m *message) {
-	d, s := r.device, m.session
-	if !s.fresh(binary.LittleEndian.Uint64(m.raw[8:])) {
+	d, k := r.device, m.keypair
+	if !k.Accept(binary.LittleEndian.Uint64(m.raw[8:])) {
 		d.counters.replayed.Add(1)
 		return
 	}
-	p := s.peer
-	if p.current.Load() != s {
-		p.confirm(s)
-		if p.staged.Load() {
-			d.post(letter{peer: p})
-		}
+	p := k.Peer()
+	if p.Current() != k {
+		d.carryOut(p, p.Confirm(k, d.time()))
 	}
-	p.roam(m.in.From, m.in.Local)
-	if s != r.run.session {
+	p.SetEndpointFromPacket(m.in.From, m.in.Local)
+	if k != r.run.keypair {
 		r.endRun()
-		r.run.session = s
+		r.run.keypair = k
 	}
 	r.run.bytes += len(m.raw)
 	if plain := cipher.Body(m.raw); len(plain) > 0 {
@@ -217,14 +215,14 @@ func (r *receiver) opened(m *message) {
 }
 
 // inner passes a decrypted packet on if the peer may send it.
-func (r *receiver) inner(p *peer, plain []byte, outer uint8) {
+func (r *receiver) inner(p *peer.Peer, plain []byte, outer uint8) {
 	from, size := inspect(plain)
 	if size == 0 {
 		r.device.counters.misrouted.Add(1)
 		return
 	}
 	if from != r.run.source {
-		if r.device.routes.lookup(from) != p {
+		if m := r.device.routes.lookup(from); m == nil || &m.Peer != p {
 			r.device.counters.misrouted.Add(1)
 			return
 		}
@@ -232,28 +230,23 @@ func (r *receiver) inner(p *peer, plain []byte, outer uint8) {
 	}
 	pkt := plain[:size] // without the padding
 	if outer == ce && !mark(pkt) {
-		return // congestion that the sender has no ears for: RFC 6040, section 4.2
+		return // congestion that the inner sender could not react to: RFC 6040, section 4.2
 	}
 	r.merger.Add(pkt)
 }
 
-// endRun notes what a row of messages means for their peer.
+// endRun tells the peer of a row of messages.
 func (r *receiver) endRun() {
-	s := r.run.session
-	if s == nil {
+	k := r.run.keypair
+	if k == nil {
 		return
 	}
-	p := s.peer
-	p.gotBytes.Add(uint64(r.run.bytes))
-	p.noteReceived(r.now, r.run.data)
-	if s.initiator && r.now-s.created >= rekeyOnReceive && !s.renewing.Swap(true) {
-		p.ask(r.now)
-	}
+	k.Peer().NoteReceived(k, r.now, r.run.bytes, r.run.data)
 	r.run = run{}
 }
 
-// inspect returns the source address and the length in bytes that an IP packet claims, or
-// length 0 when it does not hold together.
+// inspect returns the source address and the length in bytes of an IP packet by its header, or
+// length 0 when the packet is malformed.
 func inspect(pkt []byte) (from netip.Addr, size int) {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:

@@ -9,9 +9,10 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
-// How often a sender is told: RFC 4443, section 2.4 (f), has these numbers for a small
-// router. Senders are counted by a hash of their address, so that one of them that does not
-// listen hardly ever keeps others from hearing, and all together hear 640 a second at most.
+// The rate of ICMP errors to a sender: RFC 4443, section 2.4 (f), has these numbers for a small
+// router. Senders are counted by a hash of their address, so that a sender that ignores the errors
+// hardly ever keeps another sender from getting them, and all senders together get 640 a second at
+// most.
 const (
 	refusalEvery = 100 * time.Millisecond
 	refusalBurst = 10
@@ -22,7 +23,7 @@ const (
 type refusals struct {
 	limits [refusalSlots]limit
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	buf    [offload.HeaderSize + icmp.MaxSize]byte
 	pieces [1][]byte
 }
@@ -30,7 +31,7 @@ type refusals struct {
 // limit is a token bucket that is full at first: the moment at which it will be full again.
 type limit struct{ full atomic.Int64 }
 
-// take takes a token if there is one.
+// take takes a token, or reports false when the bucket is empty.
 func (l *limit) take(now moment) bool {
 	for {
 		full := l.full.Load()
@@ -44,11 +45,11 @@ func (l *limit) take(now moment) bool {
 	}
 }
 
-// refuses drops a packet that goes to no peer, or to one whose endpoint is unknown, and
-// tells its sender, as wg_xmit of the kernel does. The packet has its virtio header before
-// it and is overwritten when it is dropped.
-func (d *Device) refuses(p *peer, b []byte, split *offload.Split) bool {
-	if p != nil && p.to.Load() != nil {
+// refuses drops a packet that goes to no peer, or to a peer whose endpoint is unknown, and tells
+// its sender, as wg_xmit of the kernel does. The packet has its virtio header before it and is
+// overwritten when it is dropped.
+func (d *Device) refuses(p *member, b []byte, split *offload.Split) bool {
+	if p != nil && p.Endpoint() != nil {
 		return false
 	}
 	d.counters.unroutable.Add(1)
@@ -61,15 +62,15 @@ func (d *Device) refuses(p *peer, b []byte, split *offload.Split) bool {
 	return true
 }
 
-// exceeds drops a packet that is too large for the interface and must not be fragmented,
-// and tells its sender. The kernel sends such ones before it knows of a smaller MTU, or
-// where a route has a larger one.
+// exceeds drops a packet that is too large for the interface and must not be fragmented, and tells
+// its sender. The kernel hands over such packets before it knows of a smaller MTU, or where a
+// route has a larger MTU.
 func (d *Device) exceeds(split *offload.Split, pkt []byte) bool {
 	size := int64(split.Size())
 	if size <= d.linkMTU.Load() || icmp.MayFragment(pkt) {
 		return false
 	}
-	_, _ = d.measure() // a larger MTU may not be known here yet: asked each time, for this is rare
+	_, _ = d.measure() // a larger MTU may not be known here yet; such packets are rare
 	mtu := d.linkMTU.Load()
 	if size <= mtu || mtu == 0 {
 		return false
@@ -92,12 +93,12 @@ func (d *Device) mayTell(pkt []byte) bool {
 			slot ^= x
 		}
 	default:
-		return false // no IP: nobody to tell
+		return false // not an IP packet: there is no sender to tell
 	}
 	return d.refusals.limits[slot%refusalSlots].take(d.now())
 }
 
-// tell answers the first packet that split would cut with what message makes of it.
+// tell answers the first packet that split would cut with the ICMP error that message makes of it.
 func (d *Device) tell(split *offload.Split, message func(b, pkt []byte) []byte) {
 	first, ok := split.Next()
 	if !ok {
@@ -111,6 +112,6 @@ func (d *Device) tell(split *offload.Split, message func(b, pkt []byte) []byte) 
 		return
 	}
 	r.pieces[0] = b
-	// An error is an interface that is down: there is nobody to hear of it.
+	// After an error the interface is down, and the sender does not get the ICMP error.
 	_ = d.tunnel.Write(r.pieces[:])
 }

@@ -9,26 +9,27 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/cipher"
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/offload"
+	"github.com/loden-net/loden/backend/engine/wg/peer"
 )
 
 const (
 	maxPacket  = 65535     // bytes
 	maxPadding = 15        // bytes
-	arenaSize  = 128 << 10 // of messages; one super-packet and more
-	flushAt    = 40 << 10  // a batch is sent at that size: a ping waits for one at most
-	lookBack   = 16        // trains that are searched for one that may grow
+	arenaSize  = 128 << 10 // bytes of messages: a super-packet and more
+	flushAt    = 40 << 10  // bytes at which a batch is sent: a ping waits for a single batch at most
+	lookBack   = 16        // trains that are searched for a train of the same peer
 )
 
-// sender encrypts packets and sends them, one batch after the other. It belongs to one
-// goroutine. It allocates nothing per packet.
+// sender encrypts packets and sends them, batch by batch. It belongs to a single goroutine. It does
+// not allocate per packet.
 type sender struct {
 	device *Device
 	split  offload.Split
-	arena  []byte // messages, one behind the other
-	batch  batch  // the same, not encrypted yet
+	arena  []byte // the messages of the batch, back to back
+	batch  batch  // the messages that are not encrypted yet
 	out    []conn.Outgoing
-	owners []*peer // of each train of out
-	before func()  // waits until every earlier batch has been sent; nil: there are none
+	owners []*peer.Peer // of each train of out
+	before func()       // waits until every earlier batch has been sent; nil: there is no earlier batch
 }
 
 func newSender(d *Device) *sender {
@@ -36,33 +37,33 @@ func newSender(d *Device) *sender {
 		device: d,
 		arena:  make([]byte, 0, arenaSize),
 		out:    make([]conn.Outgoing, 0, conn.BatchSize),
-		owners: make([]*peer, 0, conn.BatchSize),
+		owners: make([]*peer.Peer, 0, conn.BatchSize),
 	}
 }
 
-// sendLoop carries packets from one queue of the TUN to the peers until the TUN is closed.
+// sendLoop carries packets from a queue of the TUN to the peers until the TUN is closed.
 func (d *Device) sendLoop(from queue) error {
-	var c *crew[*sender]
-	c = newCrew(d.hands, func() *sender {
+	var pool *workerPool[*sender]
+	pool = newWorkerPool(d.workers, func() *sender {
 		s := newSender(d)
-		s.before = c.settle
+		s.before = pool.wait
 		return s
 	}, (*sender).encrypt, (*sender).finish)
-	defer c.close()
-	s := c.fresh()
+	defer pool.close()
+	s := pool.fresh()
 	buf := make([]byte, offload.HeaderSize+maxPacket)
 	for {
 		n, err := from.Read(buf)
 		for full := 0; err == nil && n > 0; {
 			s.packet(buf[:n])
 			if len(s.arena) >= flushAt {
-				// One such batch is a burst. The next one means that the other end of the
-				// queue is faster than this one.
+				// The first such batch is a burst. The second means that packets come faster
+				// than this goroutine sends them.
 				if full++; full == 1 {
 					s.flush()
 				} else {
-					s = c.pass(s)
-					d.counters.handed.Add(1)
+					s = pool.submit(s)
+					d.counters.submitted.Add(1)
 				}
 			}
 			n, err = from.TryRead(buf)
@@ -77,58 +78,51 @@ func (d *Device) sendLoop(from queue) error {
 	}
 }
 
-// packet sends one packet as the TUN gave it: virtio header first. It is overwritten.
+// packet sends a packet as the TUN gave it: virtio header first. The packet is overwritten.
 func (s *sender) packet(b []byte) {
 	d := s.device
 	if len(b) < offload.HeaderSize {
 		return
 	}
 	pkt := b[offload.HeaderSize:]
-	p := d.routes.lookup(destination(pkt))
-	if d.refuses(p, b, &s.split) {
+	m := d.routes.lookup(destination(pkt))
+	if d.refuses(m, b, &s.split) {
 		return
 	}
-	now := d.now()
-	current := p.current.Load()
-	if current == nil || !current.usable(now) {
-		p.keep(b)
+	p, now := &m.Peer, d.now()
+	current := p.Current()
+	if current == nil || !current.Usable(now) {
+		d.carryOut(p, p.Stage(b, now))
 		return
 	}
-	if p.staged.Load() {
-		s.unstage(p)
+	if p.HasStaged() {
+		s.flushStaged(p)
 	}
 	s.seal(p, current, b, now)
 }
 
-// unstage sends what waited for a session. Another sender that comes meanwhile waits, so that
-// what it has does not overtake it.
-func (s *sender) unstage(p *peer) {
-	p.unstaging.Lock()
-	defer p.unstaging.Unlock()
-	now := s.device.now()
-	current := p.current.Load()
-	if current == nil || !current.usable(now) {
-		return
-	}
-	for _, b := range p.kept() {
-		s.seal(p, current, b, now)
-	}
-	s.flush()
-	p.unstaged()
+// flushStaged sends the packets that waited for a keypair.
+func (s *sender) flushStaged(p *peer.Peer) {
+	p.FlushStaged(s.device.now, func(k *peer.Keypair, packets [][]byte) {
+		for _, b := range packets {
+			s.seal(p, k, b, s.device.now())
+		}
+		s.flush()
+	})
 }
 
 // seal cuts a packet and appends the pieces to the batch, to be encrypted with it.
-func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
+func (s *sender) seal(p *peer.Peer, with *peer.Keypair, b []byte, now moment) {
 	pkt := b[offload.HeaderSize:]
 	if err := s.split.Reset(offload.Decode(b), pkt); err != nil {
-		return // the kernel contradicts itself: nothing can be done with it
+		return // the virtio header contradicts the packet
 	}
 	if s.device.exceeds(&s.split, pkt) {
 		return
 	}
-	counter, ok := with.reserve(s.split.Count())
+	counter, ok := with.Reserve(s.split.Count())
 	if !ok {
-		p.ask(now)
+		p.RequestHandshake(now)
 		return
 	}
 	ecn := congestion(pkt)
@@ -140,28 +134,28 @@ func (s *sender) seal(p *peer, with *session, b []byte, now moment) {
 		s.append(p, s.frame(with, counter, seg, mtu), ecn)
 		counter++
 	}
-	if with.aged(now) {
-		p.ask(now)
+	if with.RekeyDue(now) {
+		p.RequestHandshake(now)
 	}
 }
 
-// frame puts one packet into the arena as a message that is still to be encrypted.
-func (s *sender) frame(with *session, counter uint64, seg []byte, mtu int) []byte {
+// frame puts a packet into the arena as a message that is still to be encrypted.
+func (s *sender) frame(with *peer.Keypair, counter uint64, seg []byte, mtu int) []byte {
 	size := (len(seg) + maxPadding) &^ maxPadding // section 5.4.6
 	if size > mtu {
 		size = max(mtu, len(seg)) // never beyond the MTU: the outer packet would not fit
 	}
 	from := len(s.arena)
-	s.arena = with.frame(s.arena, counter, size)
+	s.arena = with.Frame(s.arena, counter, size)
 	msg := s.arena[from:]
 	body := cipher.Body(msg)
 	clear(body[copy(body, seg):])
-	s.batch.add(message{raw: msg, session: with})
+	s.batch.add(message{raw: msg, keypair: with})
 	return msg
 }
 
-// append adds one message to the batch: to the train of its peer where it fits.
-func (s *sender) append(p *peer, msg []byte, ecn uint8) {
+// append adds a message to the batch: to the train of its peer where it fits.
+func (s *sender) append(p *peer.Peer, msg []byte, ecn uint8) {
 	for i := len(s.out) - 1; i >= 0 && i >= len(s.out)-lookBack; i-- {
 		if s.owners[i] == p {
 			if s.out[i].Append(msg, ecn) {
@@ -170,7 +164,7 @@ func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 			break
 		}
 	}
-	to := p.to.Load()
+	to := p.Endpoint()
 	if to == nil {
 		return
 	}
@@ -178,17 +172,17 @@ func (s *sender) append(p *peer, msg []byte, ecn uint8) {
 		s.hurry()
 	}
 	s.out = s.out[:len(s.out)+1]
-	s.out[len(s.out)-1].Start(to.remote, to.local, msg, ecn)
+	s.out[len(s.out)-1].Start(to.Remote, to.Local, msg, ecn)
 	s.owners = append(s.owners, p)
 }
 
-// flush sends the batch after all earlier ones, and empties it.
+// flush sends the batch after all earlier batches, and empties it.
 func (s *sender) flush() {
 	s.hurry()
 	s.finish()
 }
 
-// hurry sends what there is of the batch after all earlier ones.
+// hurry sends the trains of the batch so far, after all earlier batches.
 func (s *sender) hurry() {
 	if s.before != nil {
 		s.before()
@@ -197,7 +191,7 @@ func (s *sender) hurry() {
 	s.send()
 }
 
-// encrypt encrypts what is not encrypted yet.
+// encrypt encrypts the messages that are not encrypted yet.
 func (s *sender) encrypt() {
 	s.batch.encrypt()
 	s.batch.clear()
@@ -210,7 +204,7 @@ func (s *sender) finish() {
 	s.arena = s.arena[:0]
 }
 
-// send sends the trains there are. What they point to stays in the arena.
+// send sends the trains of the batch. Their messages stay in the arena.
 func (s *sender) send() {
 	if len(s.out) == 0 {
 		return
@@ -220,15 +214,14 @@ func (s *sender) send() {
 	for i := range s.out {
 		t, p := &s.out[i], s.owners[i]
 		if t.SourceRefused {
-			p.unstick()
+			p.ClearSource()
 		}
-		p.sentBytes.Add(uint64(t.Size))
-		p.noteSent(now, true)
+		p.NoteSent(now, t.Size)
 	}
 	s.out, s.owners = s.out[:0], s.owners[:0]
 }
 
-// destination returns where an IP packet goes, or the zero Addr.
+// destination returns the destination address of an IP packet, or the zero Addr.
 func destination(pkt []byte) netip.Addr {
 	switch {
 	case len(pkt) >= 20 && pkt[0]>>4 == 4:

@@ -1,15 +1,15 @@
-package wg
+package peer
 
 import "github.com/loden-net/loden/backend/engine/wg/state"
 
-// window remembers which of the newest message counters were received, so that none is taken
-// twice and one that was overtaken on its way is taken all the same: RFC 6479. The zero value
-// has received none. Its owner locks.
+// window remembers which of the newest message counters were received, so that no counter is
+// accepted twice and a message that was overtaken on its way is accepted all the same: RFC 6479.
+// The zero value has received no counter. Its owner locks.
 //
-// It is written here, and not taken from wireguard-go, because another process must go on
-// with it: see state.Window.
+// It is not wireguard-go's replay.Filter because another process must continue it: see
+// state.Window.
 type window struct {
-	newest uint64               // the greatest counter received; 0 as well when there is none
+	newest uint64               // the greatest counter received; 0 as well before the first
 	ring   [windowBlocks]uint64 // a bit for each counter; block n is at n modulo the length
 }
 
@@ -19,8 +19,8 @@ const (
 	windowSize   = (windowBlocks - 1) * blockBits // counters behind the newest that may still come
 )
 
-// take reports whether counter comes for the first time, and remembers it. One that is too old
-// to know is refused.
+// take reports whether counter comes for the first time, and remembers it. A counter that is too
+// old to know is refused.
 func (w *window) take(counter uint64) bool {
 	if counter > w.newest {
 		w.advance(counter)
@@ -35,7 +35,7 @@ func (w *window) take(counter uint64) bool {
 	return true
 }
 
-// advance makes counter the newest one.
+// advance makes counter the newest.
 func (w *window) advance(counter uint64) {
 	from, to := w.newest/blockBits, counter/blockBits
 	for n := min(to-from, windowBlocks); n > 0; n-- {
@@ -47,7 +47,7 @@ func (w *window) advance(counter uint64) {
 // block returns block n, of the counters from 64 n on.
 func (w *window) block(n uint64) *uint64 { return &w.ring[n%windowBlocks] }
 
-// export writes down the newest blocks.
+// export returns the newest blocks.
 func (w *window) export() (out state.Window) {
 	out.Newest = w.newest
 	for i := range out.Blocks {
@@ -58,8 +58,9 @@ func (w *window) export() (out state.Window) {
 	return out
 }
 
-// restore goes on with what export wrote down. Older ones than that count as received.
-func (w *window) restore(from state.Window) {
+// resume continues the window of the process before. Counters that are older than its blocks
+// count as received.
+func (w *window) resume(from state.Window) {
 	w.newest = from.Newest
 	for i := range w.ring {
 		w.ring[i] = ^uint64(0)

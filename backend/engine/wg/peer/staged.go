@@ -1,36 +1,36 @@
-package wg
+package peer
 
 import (
 	"slices"
 	"sync/atomic"
 )
 
-// stage keeps the newest few packets of a peer that has no session yet. The zero value is
-// empty; its owner locks.
-type stage struct {
-	packets [][]byte // virtio header first, as read from the TUN
+// staged keeps the newest packets of a peer that has no keypair yet. The zero value is empty; its
+// owner locks.
+type staged struct {
+	packets [][]byte // virtio header first, as read from the TUN device
 	bytes   int
 }
 
-// budget is what all stages of a device may hold together, in bytes.
+// budget bounds the staged packets of all peers of a device, in bytes.
 type budget struct{ used atomic.Int64 }
 
-// add copies packet in and drops the oldest ones for it. It reports whether there was room.
-func (s *stage) add(packet []byte, b *budget) bool {
+// add copies packet in and drops the oldest packets to make room. A packet that the budget does
+// not allow is dropped.
+func (s *staged) add(packet []byte, b *budget) {
 	for len(s.packets) == maxStagedPackets || (len(s.packets) > 0 && s.bytes+len(packet) > maxStagedBytes) {
 		s.drop(b)
 	}
 	if b.used.Add(int64(len(packet))) > maxStagedTotal {
 		b.used.Add(-int64(len(packet)))
-		return false
+		return
 	}
 	s.packets = append(s.packets, slices.Clone(packet))
 	s.bytes += len(packet)
-	return true
 }
 
 // drop removes the oldest packet.
-func (s *stage) drop(b *budget) {
+func (s *staged) drop(b *budget) {
 	n := len(s.packets[0])
 	s.packets = s.packets[1:]
 	s.bytes -= n
@@ -38,7 +38,7 @@ func (s *stage) drop(b *budget) {
 }
 
 // take removes and returns all packets, oldest first.
-func (s *stage) take(b *budget) [][]byte {
+func (s *staged) take(b *budget) [][]byte {
 	out := s.packets
 	b.used.Add(-int64(s.bytes))
 	s.packets, s.bytes = nil, 0

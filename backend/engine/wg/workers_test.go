@@ -16,23 +16,23 @@ type load struct {
 	held   atomic.Bool
 }
 
-func TestCrewFinishesInOrderWhateverWorkTakes(t *testing.T) {
+func TestWorkerPoolFinishesInOrderWhateverWorkTakes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		hands := rapid.IntRange(0, 4).Draw(rt, "hands")
+		workers := rapid.IntRange(0, 4).Draw(rt, "workers")
 		count := rapid.IntRange(1, 40).Draw(rt, "batches")
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-		synctest.Test(t, func(*testing.T) { pass(rt, hands, count, random) })
+		synctest.Test(t, func(*testing.T) { pass(rt, workers, count, random) })
 	})
 }
 
-func pass(t *rapid.T, hands, count int, random *rand.Rand) {
+func pass(t *rapid.T, workers, count int, random *rand.Rand) {
 	var finished []int
 	var atWork, most atomic.Int32
 	times := make([]time.Duration, count)
 	for i := range times {
 		times[i] = time.Duration(random.Int64N(int64(10 * time.Millisecond)))
 	}
-	c := newCrew(hands, func() *load { return new(load) }, func(l *load) {
+	c := newWorkerPool(workers, func() *load { return new(load) }, func(l *load) {
 		if l.held.Swap(true) {
 			t.Error("two work on one batch")
 		}
@@ -50,29 +50,29 @@ func pass(t *rapid.T, hands, count int, random *rand.Rand) {
 			t.Error("a batch is filled while somebody works on it")
 		}
 		l.number = i
-		l = c.pass(l)
+		l = c.submit(l)
 		if random.IntN(10) == 0 {
-			c.settle()
+			c.wait()
 			if len(finished) != i+1 {
 				t.Errorf("settled with %d of %d finished", len(finished), i+1)
 			}
 		}
 	}
-	c.settle()
+	c.wait()
 	for i, n := range finished {
 		if n != i {
 			t.Fatalf("batch %d was finished as number %d", n, i)
 		}
 	}
-	if len(finished) != count || int(most.Load()) > max(hands, 1) {
-		t.Errorf("%d of %d finished, at most %d at once by %d hands", len(finished), count, most.Load(), hands)
+	if len(finished) != count || int(most.Load()) > max(workers, 1) {
+		t.Errorf("%d of %d finished, at most %d at once by %d workers", len(finished), count, most.Load(), workers)
 	}
 }
 
 func TestHalfOfManyProcessorsAreHandsForEachDirection(t *testing.T) {
 	for n, want := range map[int]int{1: 0, 2: 0, 3: 0, 4: 1, 6: 2, 8: 3, 10: 3, 128: 3} {
-		if got := handsFor(n); got != want {
-			t.Errorf("%d processors: %d hands, want %d", n, got, want)
+		if got := workersFor(n); got != want {
+			t.Errorf("%d processors: %d workers, want %d", n, got, want)
 		}
 	}
 }

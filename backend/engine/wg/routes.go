@@ -8,15 +8,15 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// routes is cryptokey routing (section 2): which peer an inner address belongs to. Reading
-// takes no lock; the table that is read never changes, a changed copy replaces it.
+// routes is cryptokey routing (section 2): it maps inner addresses to peers. Reading takes no lock;
+// the table that is read never changes, a changed copy replaces it.
 type routes struct {
-	table atomic.Pointer[bart.Table[*peer]]
+	table atomic.Pointer[bart.Table[*member]]
 	mu    sync.Mutex // held while replacing table
 }
 
-// lookup returns the peer an address is routed to, or nil.
-func (r *routes) lookup(a netip.Addr) *peer {
+// lookup returns the peer that an address is routed to, or nil.
+func (r *routes) lookup(a netip.Addr) *member {
 	t := r.table.Load()
 	if t == nil {
 		return nil
@@ -30,23 +30,23 @@ func (r *routes) lookup(a netip.Addr) *peer {
 // once and changed in place.
 type edit struct {
 	routes  *routes
-	table   *bart.Table[*peer]
+	table   *bart.Table[*member]
 	changes int
 }
 
-// begin starts an edit; only one can be under way, until commit.
+// begin starts an edit. A second edit waits until the first is committed.
 func (r *routes) begin() *edit {
 	r.mu.Lock()
 	t := r.table.Load()
 	if t == nil {
-		t = new(bart.Table[*peer])
+		t = new(bart.Table[*member])
 	}
 	return &edit{routes: r, table: t}
 }
 
 const copiesBeforeClone = 100
 
-// own makes the table one that nobody reads yet when many changes come.
+// own replaces the table by a private copy, which is not read yet, when many changes come.
 func (e *edit) own() (private bool) {
 	e.changes++
 	if e.changes == copiesBeforeClone {
@@ -55,13 +55,13 @@ func (e *edit) own() (private bool) {
 	return e.changes >= copiesBeforeClone
 }
 
-// owner returns the peer that has exactly this prefix.
-func (e *edit) owner(prefix netip.Prefix) *peer {
+// owner returns the peer that has exactly this prefix, or nil.
+func (e *edit) owner(prefix netip.Prefix) *member {
 	p, _ := e.table.Get(prefix)
 	return p
 }
 
-func (e *edit) insert(prefix netip.Prefix, p *peer) {
+func (e *edit) insert(prefix netip.Prefix, p *member) {
 	if e.own() {
 		e.table.Insert(prefix, p)
 	} else {

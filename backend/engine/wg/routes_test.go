@@ -59,7 +59,7 @@ func TestRoutingFollowsEveryRequest(t *testing.T) {
 			}
 			got := ""
 			if p := d.routes.lookup(a); p != nil {
-				got = p.key.Hex()
+				got = p.PublicKey().Hex()
 			}
 			if got != want {
 				t.Fatalf("%s goes to %q, want %q", probe, got, want)
@@ -69,7 +69,7 @@ func TestRoutingFollowsEveryRequest(t *testing.T) {
 		for _, p := range d.peers {
 			for _, prefix := range p.allowed {
 				listed++
-				if model[prefix] != p.key.Hex() {
+				if model[prefix] != p.PublicKey().Hex() {
 					t.Fatalf("%s is listed of the wrong peer", prefix)
 				}
 			}
@@ -90,11 +90,11 @@ func TestManyPeersAreCheap(t *testing.T) {
 	if err := configure(d, request.String()); err != nil {
 		t.Fatal(err)
 	}
-	if p := d.routes.lookup(netip.MustParseAddr("10.3.7.1")); p == nil || p.key.Hex() != key(3<<8+7+1) {
+	if p := d.routes.lookup(netip.MustParseAddr("10.3.7.1")); p == nil || p.PublicKey().Hex() != key(3<<8+7+1) {
 		t.Error("routed to the wrong peer")
 	}
 	for _, p := range d.peers {
-		if p.timer != nil || p.talk != nil {
+		if p.timer != nil || !p.Idle() {
 			t.Fatal("an idle peer has a timer or a conversation")
 		}
 	}

@@ -1,8 +1,6 @@
 package wg
 
 import (
-	"net/netip"
-
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
@@ -88,14 +86,4 @@ type socket interface {
 	SetMark(mark uint32) error
 	StopReceiving()
 	Close() error
-}
-
-// source is the local side of an endpoint: the address its datagrams arrived at. The zero
-// value leaves the choice to the routing table.
-type source = netip.Addr
-
-// endpoint is where a peer is reached. Immutable: peers hold a pointer and replace it.
-type endpoint struct {
-	remote netip.AddrPort
-	local  source
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
-// Files are what a device moves packets between. Nil: not open.
+// Files are the open files of a device. Nil: not open.
 type Files struct {
 	TUN        tun.Files
 	UDP4, UDP6 *os.File
@@ -23,24 +23,24 @@ func (f Files) Close() {
 	f.TUN.Close()
 	for _, file := range []*os.File{f.UDP4, f.UDP6} {
 		if file != nil {
-			_ = file.Close() // another descriptor of it goes on
+			_ = file.Close() // a second descriptor of the same socket may go on
 		}
 	}
 }
 
-// errEnded is why there is nothing to leave.
+// errEnded is the error of a hand-over that comes too late.
 var errEnded = errors.New("the data path has ended")
 
-// Leave ends the device so that another one, in this process or in another, can go on with
-// what it returns and no packet is lost: see Resume. The caller wipes the state and closes
-// the files, also after an error.
-func (r *Running) Leave() (s *state.Device, files Files, err error) {
+// HandOver ends the device so that another device, in this process or in another, can go on with
+// its state and files, and no packet is lost: see Resume. It waits until the packets that were
+// read are sent. The caller wipes the state and closes the files, also after an error.
+func (r *Running) HandOver() (s *state.Device, files Files, err error) {
 	if files, err = r.files(); err != nil {
 		return nil, files, err
 	}
 	select {
-	case <-r.leaving:
-		s = <-r.leaving
+	case <-r.handingOver:
+		s = <-r.handingOver
 		<-r.done
 		return s, files, nil
 	case <-r.done:
@@ -73,8 +73,9 @@ func (r *Running) files() (f Files, err error) {
 	return f, nil
 }
 
-// Resume makes a device that goes on where the one before left. It reads nothing until it is
-// started. It takes the files over, also when it fails; the caller wipes the state.
+// Resume makes a device that goes on where the device before was handed over. It does not read
+// until it is started. It owns the files from here on, also when it fails; the caller wipes the
+// state.
 func Resume(files Files, name string, s *state.Device, log zerolog.Logger) (*Device, error) {
 	defer Files{UDP4: files.UDP4, UDP6: files.UDP6}.Close() // sockets are used through descriptors of their own
 	d, err := New(files.TUN, name, log)
@@ -96,13 +97,13 @@ func Resume(files Files, name string, s *state.Device, log zerolog.Logger) (*Dev
 		return nil, errors.Join(fmt.Errorf("resume device: %w", err), d.tunnel.Close())
 	}
 	b := boundPair(p)
-	d.up = b.v4 != nil || b.v6 != nil // it may have gone down since, which the first look then sees
-	d.asleep.Store(!d.up)
+	d.up = b.v4 != nil || b.v6 != nil // Run looks again: the interface may have gone down since
+	d.local.SetDown(!d.up)
 	if d.up {
 		d.sockets.Store(&b)
 	}
 	return d, nil
 }
 
-// Discard ends a device that was resumed and never started.
+// Discard closes a device that was resumed and never started.
 func (d *Device) Discard() { d.stop() }

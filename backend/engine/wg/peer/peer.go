@@ -1,0 +1,289 @@
+// Package peer owns the WireGuard protocol between a device and its peers: handshakes, keypairs,
+// replay windows, timers, staged packets and the indices of messages. It is pure: messages and
+// the time come in; datagrams to send, staged packets and the moment of the next timer go out. It
+// knows no socket, no clock, no goroutine and no TUN device.
+//
+//	                 Stage, RequestHandshake, NoteSent,
+//	                 NoteReceived, Confirm                     SetAlarm(deadline)
+//	data path ─────────────────────────────────────► Peer ───────────────────────► timer
+//	                 Receive(handshake message)       │ ▲                            │
+//	handshake worker ──────► Local ──────────────────►│ └────────── Tick(time) ──────┘
+//	                                                  ▼
+//	                                 Actions: datagrams, "flush the staged packets"
+//
+// A configured peer is a compact record. The state of a peer in use (handshake, keypairs, staged
+// packets) is created with the first packet or initiation and is erased when its keys expire.
+//
+// A Peer is safe for concurrent use: the data path reads atomics; the rest is behind a mutex of
+// the peer that no method holds while a datagram is sent.
+//
+// White paper: Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", 2020. Section
+// numbers in comments are sections of that text.
+package peer
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tai64n"
+
+	"github.com/loden-net/loden/backend/engine/wg/noise"
+	"github.com/loden-net/loden/config/opt"
+)
+
+// Endpoint is where a peer is reached. It is immutable: peers hold a pointer and replace it.
+type Endpoint struct {
+	Remote netip.AddrPort
+	Local  netip.Addr // the address that the peer's datagrams arrive at; the zero Addr leaves the choice to the routing table
+}
+
+// Datagram is a message that is not data, on its way out.
+type Datagram struct {
+	To      *Endpoint
+	Message []byte
+}
+
+// Actions is the work that a call leaves to the device.
+type Actions struct {
+	Datagrams []Datagram // to be sent in this order
+	Flush     bool       // the peer has a keypair now: send its staged packets
+}
+
+// Alarm is the timer of a peer. SetAlarm makes the device call Peer.Tick at that moment, or never
+// when it is 0; it replaces the moment before. The peer is locked meanwhile: SetAlarm must not
+// call it.
+type Alarm interface{ SetAlarm(at Moment) }
+
+// Peer is a configured peer. Init makes it ready for use.
+type Peer struct {
+	local *Local
+	alarm Alarm
+	key   noise.Key
+
+	// Read and written by the data path, without a lock.
+	endpoint      atomic.Pointer[Endpoint] // nil: unknown
+	current       atomic.Pointer[Keypair]  // the keypair to send with; nil: none
+	hasStaged     atomic.Bool              // packets are staged, or are still being sent
+	sentBytes     atomic.Uint64
+	receivedBytes atomic.Uint64
+	sentAt        atomic.Int64 // moment of the last authenticated message sent
+	receivedAt    atomic.Int64 // moment of the last authenticated message received
+	owedSince     atomic.Int64 // data was received and nothing sent since this moment; 0: no answer is owed
+	awaitSince    atomic.Int64 // data was sent and nothing received since this moment; 0: no answer is awaited
+	wantHandshake atomic.Bool  // a handshake should begin
+	deadline      atomic.Int64 // moment of the alarm; 0: not set
+
+	flushing sync.Mutex // held while staged packets are sent; p.mu may be taken after it
+
+	mu         sync.Mutex // guards the fields below
+	preshared  noise.Key
+	keepalive  time.Duration    // persistent keepalive interval; 0: none
+	newest     tai64n.Timestamp // of the initiations accepted; kept as long as the peer is: section 5.1
+	readAt     Moment           // when the last initiation was accepted
+	finishedAt time.Time        // of the last handshake, on the wall clock
+	active     *active          // nil: idle
+	persistAt  Moment           // when the last persistent keepalive was tried
+	removed    bool
+	out        []Datagram // of the call that holds mu
+}
+
+// Init makes p the peer of l with that public key, idle and without settings.
+func (p *Peer) Init(l *Local, public noise.Key, alarm Alarm) {
+	p.local, p.key, p.alarm = l, public, alarm
+}
+
+// PublicKey returns the key that identifies the peer.
+func (p *Peer) PublicKey() noise.Key { return p.key }
+
+// Current returns the keypair to send with, or nil. It may have expired: see Keypair.Usable.
+func (p *Peer) Current() *Keypair { return p.current.Load() }
+
+// Endpoint returns where the peer is reached, or nil when that is unknown.
+func (p *Peer) Endpoint() *Endpoint { return p.endpoint.Load() }
+
+// SetEndpointFromPacket remembers where an authentic message came from: section 2.1.
+func (p *Peer) SetEndpointFromPacket(from netip.AddrPort, local netip.Addr) {
+	to := p.endpoint.Load()
+	if to == nil || to.Remote != from || to.Local != local {
+		p.endpoint.Store(&Endpoint{Remote: from, Local: local})
+	}
+}
+
+// ClearSource forgets the local address of the endpoint: it may have left the host.
+func (p *Peer) ClearSource() {
+	if to := p.endpoint.Load(); to != nil && to.Local.IsValid() {
+		p.endpoint.CompareAndSwap(to, &Endpoint{Remote: to.Remote})
+	}
+}
+
+// Settings are changes of a peer's configuration. A None leaves a setting as it is.
+type Settings struct {
+	PresharedKey opt.Option[noise.Key] // zero: none
+	Endpoint     opt.Option[netip.AddrPort]
+	Keepalive    opt.Option[time.Duration] // 0: no persistent keepalive
+}
+
+// Idle reports whether the peer has no handshake, no keypairs and no staged packets.
+func (p *Peer) Idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.active == nil
+}
+
+// Configure changes settings.
+func (p *Peer) Configure(s Settings, now Moment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if key, ok := s.PresharedKey.Get(); ok {
+		p.preshared = key
+	}
+	if remote, ok := s.Endpoint.Get(); ok {
+		if to := p.endpoint.Load(); to == nil || to.Remote != remote {
+			p.endpoint.Store(&Endpoint{Remote: remote})
+		}
+	}
+	if interval, ok := s.Keepalive.Get(); ok {
+		p.keepalive = interval
+		if interval == 0 {
+			p.persistAt = 0
+		}
+	}
+	p.schedule(now)
+}
+
+// Status is the part of a peer that "get" shows.
+type Status struct {
+	PresharedKey   noise.Key
+	Endpoint       opt.Option[netip.AddrPort]
+	LastHandshake  time.Time // zero: none yet
+	Sent, Received uint64    // bytes
+	Keepalive      time.Duration
+}
+
+// Status returns the present status.
+func (p *Peer) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Status{
+		PresharedKey: p.preshared, LastHandshake: p.finishedAt, Sent: p.sentBytes.Load(), Received: p.receivedBytes.Load(), Keepalive: p.keepalive,
+	}
+	if to := p.endpoint.Load(); to != nil {
+		s.Endpoint = opt.Some(to.Remote)
+	}
+	return s
+}
+
+// Stage keeps a packet, virtio header first, until there is a keypair, and asks for a handshake.
+// With Actions.Flush the keypair has come meanwhile.
+func (p *Peer) Stage(packet []byte, now Moment) Actions {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.disabled() {
+		return Actions{}
+	}
+	a, err := p.activate(now)
+	if err != nil {
+		return Actions{} // no private key yet, or an invalid public key: no packet can be sent
+	}
+	a.staged.add(packet, &p.local.budget)
+	p.hasStaged.Store(len(a.staged.packets) > 0)
+	if k := p.current.Load(); k != nil && k.Usable(now) {
+		return Actions{Flush: true}
+	}
+	p.wantHandshake.Store(true)
+	p.schedule(now)
+	return Actions{}
+}
+
+// HasStaged reports whether packets are staged: FlushStaged sends them.
+func (p *Peer) HasStaged() bool { return p.hasStaged.Load() }
+
+// FlushStaged calls send with the staged packets and the keypair to send them with, if there are
+// both. A second caller waits until the first is done, so that its packets do not overtake the
+// staged packets.
+func (p *Peer) FlushStaged(now func() Moment, send func(k *Keypair, packets [][]byte)) {
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
+	k := p.current.Load()
+	if k == nil || !k.Usable(now()) {
+		return
+	}
+	send(k, p.takeStaged())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hasStaged.Store(p.active != nil && len(p.active.staged.packets) > 0)
+}
+
+func (p *Peer) takeStaged() [][]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.active == nil {
+		return nil
+	}
+	return p.active.staged.take(&p.local.budget)
+}
+
+// Zero erases the keypairs, the pending handshake and the staged packets: the device has another
+// private key.
+func (p *Peer) Zero(now Moment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.zero()
+	p.schedule(now)
+}
+
+// Down erases the keypairs, the pending handshake and the staged packets, and stops the timer:
+// the interface is down.
+func (p *Peer) Down() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.zero()
+	p.wantHandshake.Store(false)
+	p.setAlarm(0)
+}
+
+// Up lets the peer go on after Down. A peer with persistent keepalive hears from this side at
+// once; a peer without waits for the next packet.
+func (p *Peer) Up(now Moment) Actions {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.keepalive != 0 {
+		p.persistAt = now
+		p.sendKeepalive(now)
+	}
+	p.schedule(now)
+	return p.actions()
+}
+
+// Remove ends a peer that is no longer configured.
+func (p *Peer) Remove() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.removed = true
+	p.zero()
+	p.preshared.Wipe()
+	p.setAlarm(0)
+}
+
+// disabled reports whether no datagram may be sent to the peer and no timer may run: the peer is
+// no longer configured, or the interface is down. The caller holds p.mu.
+func (p *Peer) disabled() bool { return p.removed || p.local.down.Load() }
+
+// send adds a datagram to the actions of the present call. The caller holds p.mu.
+func (p *Peer) send(msg []byte) {
+	to := p.endpoint.Load()
+	if to == nil {
+		return
+	}
+	p.sentBytes.Add(uint64(len(msg)))
+	p.out = append(p.out, Datagram{To: to, Message: msg})
+}
+
+// actions takes the datagrams of the present call. The caller holds p.mu.
+func (p *Peer) actions() Actions {
+	a := Actions{Datagrams: p.out}
+	p.out = nil
+	return a
+}
