@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/wait"
 )
 
@@ -57,6 +58,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	ready := newAnnouncement(o.Ready)
 	defer func() { err = errors.Join(err, ready.failed(err)) }()
+	if err := config.CheckInterfaceName(o.Iface); err != nil { // before files and devices get a name that differs from it
+		return fmt.Errorf("start engine: %w", err)
+	}
 	for {
 		s, err := acquire(ctx, o)
 		if err != nil {

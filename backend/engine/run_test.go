@@ -183,10 +183,15 @@ func TestSecondEngineIsRefused(t *testing.T) {
 func TestEngineThatCannotStartLeavesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind    engine.Kind
+		iface   string // "": the usual name
 		prepare func(t *testing.T, o engine.Options)
 		want    string
 	}{
-		"unknown engine": {kind: "magic", want: `start engine "magic": choose wireguard-go or loden`},
+		"a name that the kernel would change": {
+			iface: "wg%d", want: `start engine: interface name "wg%d": give 1 to 15 characters`,
+		},
+		"a path as a name": {iface: "../wg0", want: `start engine: interface name "../wg0": give 1 to 15 characters`},
+		"unknown engine":   {kind: "magic", want: `start engine "magic": choose wireguard-go or loden`},
 		"an interface of another kind": {
 			prepare: func(t *testing.T, _ engine.Options) {
 				ip(t, "link", "add", iface, "type", "bridge")
@@ -205,6 +210,9 @@ func TestEngineThatCannotStartLeavesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := engine.Options{Iface: iface, Kind: c.kind, RunDir: filepath.Join(t.TempDir(), "run")}
+			if c.iface != "" {
+				o.Iface = c.iface
+			}
 			if c.prepare != nil {
 				c.prepare(t, o)
 			}
@@ -217,8 +225,11 @@ func TestEngineThatCannotStartLeavesNothing(t *testing.T) {
 			if exists(iface) != before {
 				t.Errorf("the interface exists: %t, before: %t", !before, before)
 			}
-			if _, err := os.Lstat(engine.SocketPath(iface)); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(engine.SocketPath(o.Iface)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the socket: %v", err)
+			}
+			if left := ip(t, "-o", "link", "show", "type", "tun"); left != "" {
+				t.Errorf("a TUN device is left: %s", left)
 			}
 		})
 	}

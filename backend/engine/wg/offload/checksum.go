@@ -3,8 +3,6 @@ package offload
 import (
 	"encoding/binary"
 	"math/bits"
-
-	"golang.org/x/sys/unix"
 )
 
 // Sum returns the ones' complement sum of b and initial, both as 16-bit words in network
@@ -62,10 +60,17 @@ func Complete(h Header, pkt []byte) error {
 	if at+2 > len(pkt) {
 		return ErrMalformed
 	}
-	sum := ^Sum(pkt[start:], 0)
-	if sum == 0 && h.ChecksumOffset == 6 && protocolAt(pkt, start) == unix.IPPROTO_UDP {
-		sum = 0xffff // RFC 768: zero means "no checksum"
-	}
-	binary.BigEndian.PutUint16(pkt[at:], sum)
+	binary.BigEndian.PutUint16(pkt[at:], checksum(Sum(pkt[start:], 0)))
 	return nil
+}
+
+// checksum returns the checksum for a sum: never 0, which means "no checksum" in UDP (RFC 768),
+// and which IPv6 forbids there (RFC 8200, section 8.1). The UDP header may lie behind headers that
+// are not read here (VXLAN, GRE, IP in IP), and in other protocols 0xffff is as good as 0, so
+// the rule is for every packet, as in the kernel (skb_checksum_help, CSUM_MANGLED_0).
+func checksum(sum uint16) uint16 {
+	if sum == 0xffff {
+		return 0xffff
+	}
+	return ^sum
 }

@@ -67,8 +67,8 @@ func (p packet) transport(complete bool) []byte {
 	sum := uint16(slowSum(ends))
 	if complete {
 		sum = ^uint16(slowSum(append(ends, b...)))
-		if p.udp && sum == 0 {
-			sum = 0xffff
+		if sum == 0 {
+			sum = 0xffff // as skb_checksum_help
 		}
 	}
 	binary.BigEndian.PutUint16(b[at:], sum)

@@ -83,6 +83,31 @@ func TestPlainPacketGetsItsChecksum(t *testing.T) {
 	})
 }
 
+// TestChecksumInsideATunnelIsNeverZero completes all checksums of two bytes of payload behind
+// headers that the package does not read, as the kernel leaves them to a TUN device: UDP inside
+// VXLAN, GRE or IP in IP.
+func TestChecksumInsideATunnelIsNeverZero(t *testing.T) {
+	const start, field = 20 + 8 + 8 + 14 + 40, 6 // IPv4, UDP, VXLAN, Ethernet, IPv6: the inner UDP header
+	for payload := range 1 << 16 {
+		pkt := make([]byte, start+8+2)
+		pkt[0], pkt[9] = 0x45, unix.IPPROTO_UDP
+		binary.BigEndian.PutUint16(pkt[start+8:], uint16(payload))
+		binary.BigEndian.PutUint16(pkt[start+field:], 0x1234) // the sum of the pseudo-header
+		if err := offload.Complete(offload.Header{NeedsChecksum: true, ChecksumStart: start, ChecksumOffset: field}, pkt); err != nil {
+			t.Fatal(err)
+		}
+		got := binary.BigEndian.Uint16(pkt[start+field:])
+		binary.BigEndian.PutUint16(pkt[start+field:], 0x1234)
+		want := ^uint16(slowSum(pkt[start:]))
+		if want == 0 {
+			want = 0xffff
+		}
+		if got != want {
+			t.Fatalf("payload %04x: checksum %04x, want %04x", payload, got, want)
+		}
+	}
+}
+
 // merge runs packets through a Merger and returns the packets written, each in a single piece.
 func merge(m *offload.Merger, packets [][]byte) (out [][]byte) {
 	m.Write = func(pieces [][]byte) { out = append(out, bytes.Join(pieces, nil)) }

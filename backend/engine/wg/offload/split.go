@@ -137,16 +137,12 @@ func (s *Split) finishTCP(seg []byte, n int) {
 		t[13] &^= flagFIN | flagPSH
 	}
 	binary.BigEndian.PutUint16(t[16:], 0)
-	binary.BigEndian.PutUint16(t[16:], ^Sum(t, fold(uint64(s.pseudo)+uint64(len(t)))))
+	binary.BigEndian.PutUint16(t[16:], checksum(Sum(t, fold(uint64(s.pseudo)+uint64(len(t))))))
 }
 
 func (s *Split) finishUDP(seg []byte) {
 	t := seg[s.transport:]
 	binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
 	binary.BigEndian.PutUint16(t[6:], 0)
-	sum := ^Sum(t, fold(uint64(s.pseudo)+uint64(len(t))))
-	if sum == 0 {
-		sum = 0xffff // RFC 768: zero means "no checksum"
-	}
-	binary.BigEndian.PutUint16(t[6:], sum)
+	binary.BigEndian.PutUint16(t[6:], checksum(Sum(t, fold(uint64(s.pseudo)+uint64(len(t))))))
 }
