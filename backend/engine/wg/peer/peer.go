@@ -133,7 +133,7 @@ func (p *Peer) Idle() bool {
 }
 
 // Configure changes settings.
-func (p *Peer) Configure(s Settings, now Moment) {
+func (p *Peer) Configure(s Settings, now Moment) Actions {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if key, ok := s.PresharedKey.Get(); ok {
@@ -151,6 +151,7 @@ func (p *Peer) Configure(s Settings, now Moment) {
 		}
 	}
 	p.schedule(now)
+	return p.actions()
 }
 
 // Status is the part of a peer that "get" shows.
