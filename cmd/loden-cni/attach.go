@@ -14,9 +14,10 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// add attaches a container: a note first, so that whatever happens next can be undone,
-// then the delegate. When the delegate fails the runtime owes a DEL, and the note waits for
-// it; an ADD that fails because the attachment exists leaves that one as it is.
+// add attaches a container. It writes the record before it runs the delegate, so that a DEL can
+// undo an ADD that ended halfway. When the delegate fails, the runtime follows with a DEL, which
+// needs the record. When the delegate fails because the attachment exists, add puts the old
+// record back.
 func add(c call) error {
 	conf := c.Conf
 	env, err := loadEnv(conf.SubnetFile)
@@ -30,70 +31,66 @@ func add(c call) error {
 	if err := checkBridge(d, env); err != nil {
 		return err
 	}
-	notes, who := open(conf.DataDir, conf.Name), c.attachment()
-	before, err := notes.read(who)
+	recs, a := openRecords(conf.DataDir, conf.Name), c.attachment()
+	before, err := recs.read(a)
 	again := err == nil
-	if err := notes.write(who, note{Plugin: d.Plugin, NetNS: c.NetNS, Config: d.Config}); err != nil {
+	if err := recs.write(a, record{Plugin: d.Plugin, NetNS: c.NetNS, Config: d.Config}); err != nil {
 		return err
 	}
-	next := invocation{Plugin: d.Plugin, Path: c.Path, Config: d.Config}
+	data, err := d.Config.marshal(nil)
+	if err != nil {
+		return err
+	}
+	next := invocation{Plugin: d.Plugin, Path: c.Path, Config: data}
 	if !again {
 		return next.become()
 	}
 	result, err := next.run()
 	if err != nil {
-		return errors.Join(err, notes.write(who, before))
+		return errors.Join(err, recs.write(a, before))
 	}
-	_, err = os.Stdout.Write(result) // in the network's own version, which the delegate was given
+	_, err = os.Stdout.Write(result) // the delegate printed it in the network's CNI version
 	return err
 }
 
-// del detaches a container. The note goes only after the delegate's DEL has succeeded, so
-// that the runtime's retry finds it. Without a note there was no ADD of ours, or it is lost,
-// or another plugin (flannel's) made the attachment: then the delegate is asked with what
-// it would be given today, which frees the addresses in each of these cases.
+// del detaches a container. It removes the record after the delegate's DEL has succeeded, so
+// that the runtime's retry finds the record. Without a record there was no ADD, or the record is
+// lost, or flannel's plugin made the attachment: then the delegate's DEL gets the configuration
+// that an ADD would get now, which frees the addresses in each of these cases.
 func del(c call) error {
 	conf := c.Conf
-	notes, who := open(conf.DataDir, conf.Name), c.attachment()
-	what, err := notes.read(who)
+	recs, a := openRecords(conf.DataDir, conf.Name), c.attachment()
+	rec, err := recs.read(a)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintln(os.Stderr, "loden-cni:", err)
 		}
-		d, err := today(conf)
+		d, err := delegateNow(conf)
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "loden-cni: nothing is known of this container:", err)
-			return nil // no note, no subnet: DEL of what is not there is a success
+			fmt.Fprintln(os.Stderr, "loden-cni: this container has no record, and the delegate's configuration is unknown:", err)
+			return nil // DEL of a container that was never attached is a success
 		}
-		what = note{Plugin: d.Plugin, Config: d.Config}
+		rec = record{Plugin: d.Plugin, Config: d.Config}
 	}
-	with, err := withPrevious(what.Config, conf)
-	if err != nil {
+	if err := rec.run(c); err != nil {
 		return err
 	}
-	if _, err := (invocation{Plugin: what.Plugin, Path: c.Path, Config: with}).run(); err != nil {
-		return err
-	}
-	return notes.remove(who)
+	return recs.remove(a)
 }
 
-// check asks the delegate whether the attachment is as it was made, and compares its
-// addresses with the subnet that the node holds now.
+// check runs the delegate's CHECK, and compares the addresses of the attachment with the subnet
+// that the node holds now.
 func check(c call) error {
 	conf := c.Conf
-	who := c.attachment()
-	what, err := open(conf.DataDir, conf.Name).read(who)
+	a := c.attachment()
+	rec, err := openRecords(conf.DataDir, conf.Name).read(a)
 	if errors.Is(err, fs.ErrNotExist) {
-		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("container %s has no interface %s on network %s", who.ContainerID, who.IfName, conf.Name), "")
+		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("container %s has no interface %s on network %s", a.ContainerID, a.IfName, conf.Name), "")
 	}
 	if err != nil {
 		return err
 	}
-	with, err := withPrevious(what.Config, conf)
-	if err != nil {
-		return err
-	}
-	if _, err := (invocation{Plugin: what.Plugin, Path: c.Path, Config: with}).run(); err != nil {
+	if err := rec.run(c); err != nil {
 		return err
 	}
 	env, err := loadEnv(conf.SubnetFile)
@@ -107,8 +104,8 @@ func check(c call) error {
 	return within(env.Subnets, addrs)
 }
 
-// addresses returns what the previous result gave to the container. Its member "ips" has
-// been the same since CNI 0.3.0.
+// addresses returns the container's addresses from the previous result. The form of its member
+// "ips" is the same since CNI 0.3.0.
 func addresses(conf netConf) ([]netip.Addr, error) {
 	var result struct {
 		IPs []struct {
@@ -125,7 +122,7 @@ func addresses(conf netConf) ([]netip.Addr, error) {
 	return all, nil
 }
 
-// within says which of the addresses is not in the node's subnet of its family.
+// within returns an error that names the first address outside the node's subnet of its family.
 func within(subnets opt.Dual[netip.Prefix], addrs []netip.Addr) error {
 	for _, a := range addrs {
 		subnet, ok := subnets.Of(opt.FamilyOf(a)).Get()
@@ -133,14 +130,14 @@ func within(subnets opt.Dual[netip.Prefix], addrs []netip.Addr) error {
 			return fmt.Errorf("the container has %s but the node holds no %s subnet: delete the pod", a, opt.FamilyOf(a))
 		}
 		if !subnet.Contains(a) {
-			return fmt.Errorf("the container has %s but the node's subnet is %s: delete the pod, its next one gets an address there", a, subnet)
+			return fmt.Errorf("the container has %s but the node's subnet is %s: delete the pod, so that its successor gets an address of the subnet", a, subnet)
 		}
 	}
 	return nil
 }
 
-// today returns what an ADD would be delegated as now.
-func today(conf netConf) (delegation, error) {
+// delegateNow returns the delegation that an ADD would get now.
+func delegateNow(conf netConf) (delegation, error) {
 	env, err := loadEnv(conf.SubnetFile)
 	if err != nil {
 		return delegation{}, err
@@ -148,8 +145,8 @@ func today(conf netConf) (delegation, error) {
 	return delegate(conf, env)
 }
 
-// loadEnv reads subnet.env. That it is not there yet is "try again later": the daemon
-// writes it last, when the data path stands.
+// loadEnv reads subnet.env. A missing file gives the CNI error "try again later": the daemon
+// writes the file last, when the data path stands.
 func loadEnv(path string) (config.Env, error) {
 	found, err := config.LoadEnv(path)
 	if err != nil {
@@ -158,7 +155,7 @@ func loadEnv(path string) (config.Env, error) {
 	env, ok := found.Get()
 	if !ok {
 		return config.Env{}, types.NewError(types.ErrTryAgainLater,
-			fmt.Sprintf("%s is not there yet: loden writes it when the node's data path stands, see 'loden status' on this node", path), "")
+			fmt.Sprintf("%s does not exist yet: loden writes it when the node's data path stands, see 'loden status' on this node", path), "")
 	}
 	if err := complete(env); err != nil {
 		return config.Env{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s: %v", path, err), "")
@@ -166,23 +163,23 @@ func loadEnv(path string) (config.Env, error) {
 	return env, nil
 }
 
-// withPrevious puts the previous result into the delegate's configuration for one call,
-// and its version with it, should the network have another one now than at ADD.
-func withPrevious(delegated json.RawMessage, conf netConf) ([]byte, error) {
-	if len(conf.PrevResult) == 0 {
-		return delegated, nil
+// run runs the delegate with the recorded configuration and the call's previous result. The
+// call's CNI version goes with the result, because the network's version may have changed
+// since ADD.
+func (r record) run(c call) error {
+	more := map[string]any{}
+	if len(c.Conf.PrevResult) > 0 {
+		more["prevResult"], more["cniVersion"] = c.Conf.PrevResult, c.Conf.CNIVersion
 	}
-	var out object
-	if err := json.Unmarshal(delegated, &out); err != nil {
-		return nil, fmt.Errorf("read delegate's configuration: %w", err)
+	data, err := r.Config.marshal(more)
+	if err != nil {
+		return err
 	}
-	if err := out.fill(map[string]any{"prevResult": conf.PrevResult, "cniVersion": conf.CNIVersion}, nil); err != nil {
-		return nil, err
-	}
-	return json.Marshal(out)
+	_, err = invocation{Plugin: r.Plugin, Path: c.Path, Config: data}.run()
+	return err
 }
 
-// attachment names what a call is about.
+// attachment returns the attachment that a call is about.
 func (c call) attachment() attachment {
 	return attachment{ContainerID: c.ContainerID, IfName: c.IfName}
 }

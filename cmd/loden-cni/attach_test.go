@@ -69,8 +69,8 @@ func TestSecondAddIsRefusedAndTheFirstGoesOn(t *testing.T) {
 	n := newNode(t, families[0].env, conflist("1.1.0", ""))
 	a := n.pod(t, "a")
 	addrs := n.add(t, a)
-	note := n.Path("/var/lib/cni/loden/lodentest/a@eth0")
-	before, err := os.ReadFile(note)
+	record := n.Path("/var/lib/cni/loden/lodentest/a@eth0")
+	before, err := os.ReadFile(record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +80,8 @@ func TestSecondAddIsRefusedAndTheFirstGoesOn(t *testing.T) {
 	if _, err := n.cni.AddNetworkList(t.Context(), n.list, a); err == nil {
 		t.Error("a second ADD of the same interface went through")
 	}
-	if after, err := os.ReadFile(note); err != nil || string(after) != string(before) {
-		t.Errorf("the refused ADD left the note %s, %v, want the first one's %s", after, err, before)
+	if after, err := os.ReadFile(record); err != nil || string(after) != string(before) {
+		t.Errorf("the refused ADD left the record %s, %v, want the first one's %s", after, err, before)
 	}
 	n.reaches(t, addrs)
 	n.del(t, a)
@@ -102,7 +102,7 @@ func TestDelWithoutAddSucceeds(t *testing.T) {
 }
 
 // So it is for pods that flannel's plugin attached before its conflist changed its type.
-func TestDelOfAPodWithoutANoteFreesItsAddresses(t *testing.T) {
+func TestDelOfAPodWithoutARecordFreesItsAddresses(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, families[0].env, conflist("1.0.0", ""))
 	a := n.pod(t, "a")
@@ -122,7 +122,7 @@ func TestTwoInterfacesOfOneContainerAreApart(t *testing.T) {
 	second.IfName = "eth1"
 	n.add(t, first)
 	addrs := n.add(t, &second)
-	if err := os.Remove(n.Path("/run/flannel/subnet.env")); err != nil { // only the notes know the way back
+	if err := os.Remove(n.Path("/run/flannel/subnet.env")); err != nil { // only the records have the old delegate
 		t.Fatal(err)
 	}
 	n.del(t, first)
@@ -149,7 +149,7 @@ exec $BIN/bridge`)
 	if r, ok := errors.AsType[*refusal](err); !ok || r.code != types.ErrTryAgainLater {
 		t.Fatalf("DEL with a failing delegate: %v, want the delegate's own code 11", err)
 	}
-	n.use(t, conflist("1.0.0", "")) // the way back to it is in the note alone
+	n.use(t, conflist("1.0.0", "")) // only the record names it
 	if err := os.Remove(n.Path("/run/flannel/subnet.env")); err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ exec $BIN/bridge`)
 	a := n.pod(t, "a")
 	n.add(t, a)
 	n.del(t, a)
-	for _, command := range []string{"ADD", "DEL"} { // one is become, one is waited for
+	for _, command := range []string{"ADD", "DEL"} { // loden-cni becomes the delegate of an ADD, and waits for the delegate of a DEL
 		got, err := os.ReadFile(n.Path("/run/loden/" + command))
 		if err != nil || string(got) != "2000000\n" {
 			t.Errorf("%s: slack of %q ns, %v, want 2 ms", command, got, err)
@@ -279,8 +279,8 @@ exec $BIN/bridge`)
 	n.clean(t)
 }
 
-// hang makes a delegate that does the bridge's ADD whole and then never ends: what a
-// runtime sees that loses patience, or a machine that stalls.
+// hang makes a delegate that completes the bridge's ADD and then never ends: the state that a
+// runtime sees when its time limit is over, or the machine stalls.
 const hang = `
 if [ "$CNI_COMMAND" != ADD ]; then exec $BIN/bridge; fi
 $BIN/bridge >/dev/null && touch /run/loden/hang
@@ -301,12 +301,12 @@ func TestGCFreesWhatAKilledAddLeft(t *testing.T) {
 		_, err := os.Stat(n.Path("/run/loden/hang"))
 		return err
 	})
-	kill() // SIGKILL to what loden-cni has become
+	kill() // SIGKILL to the process, which is the delegate by now
 	if err := <-done; err == nil {
 		t.Error("a killed ADD succeeded")
 	}
 	if left := n.files(t, "/var/lib/cni"); len(left) != 3 {
-		t.Fatalf("the killed ADD left %v, want a note and two addresses: this test proves nothing", left)
+		t.Fatalf("the killed ADD left %v, want a record and two addresses: this test proves nothing", left)
 	}
 	if err := n.cni.GCNetworkList(t.Context(), n.list, &libcni.GCArgs{}); err != nil {
 		t.Fatal(err)
@@ -314,17 +314,17 @@ func TestGCFreesWhatAKilledAddLeft(t *testing.T) {
 	n.clean(t)
 }
 
-func TestGCKeepsTheValidAndFreesAddressesWithoutANote(t *testing.T) {
+func TestGCKeepsTheValidAndFreesAddressesWithoutARecord(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, families[0].env, conflist("1.1.0", ""))
 	kept, lost := n.pod(t, "kept"), n.pod(t, "lost")
 	addrs := n.add(t, kept)
 	n.add(t, lost)
-	notes := n.Path("/var/lib/cni/loden/lodentest")
-	if err := os.Remove(filepath.Join(notes, "lost@eth0")); err != nil {
+	records := n.Path("/var/lib/cni/loden/lodentest")
+	if err := os.Remove(filepath.Join(records, "lost@eth0")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(notes, ".note123"), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(records, ".record123"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.forget(t)

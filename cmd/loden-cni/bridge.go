@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,22 +12,17 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// checkBridge refuses to attach a container to a bridge from another life of the node: one
-// that still has the gateway address of a subnet which the node no longer holds. The
-// bridge plugin would refuse as well, but not say what to do; and its "forceAddress" would
-// cut off the pods that are there.
+// checkBridge refuses to attach a container to a bridge that still has the gateway address of a
+// subnet which the node no longer holds. The bridge plugin would refuse as well, but without
+// the remedy; and its "forceAddress" would cut off the pods on the bridge.
 func checkBridge(d delegation, env config.Env) error {
 	if d.Plugin != "bridge" {
 		return nil
 	}
-	var made object
-	if err := json.Unmarshal(d.Config, &made); err != nil {
-		return fmt.Errorf("read delegate's configuration: %w", err)
-	}
-	if !made.flag("isGateway") && !made.flag("isDefaultGateway") {
+	if !d.Config.flag("isGateway") && !d.Config.flag("isDefaultGateway") {
 		return nil // the bridge has no address
 	}
-	name, err := made.word("bridge", "cni0")
+	name, err := d.Config.word("bridge", "cni0")
 	if err != nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 	}
@@ -40,7 +34,7 @@ func checkBridge(d delegation, env config.Env) error {
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
-	if old, ok := stranger(env.Subnets, prefixes(held)).Get(); ok {
+	if old, ok := foreignAddress(env.Subnets, prefixes(held)).Get(); ok {
 		return types.NewError(types.ErrInternal,
 			fmt.Sprintf("bridge %s has %s, which is not in the subnet %s of this node: the bridge is from before the node's subnet changed",
 				name, old, env.Subnets.Of(opt.FamilyOf(old.Addr()))),
@@ -49,7 +43,7 @@ func checkBridge(d delegation, env config.Env) error {
 	return nil
 }
 
-// interfaceByName finds an interface by asking for it, where package net lists all: two
+// interfaceByName asks the kernel for a single interface. Package net lists all interfaces, two
 // kilobytes for each pod on the node.
 func interfaceByName(name string) (net.Interface, bool) {
 	ask, err := unix.NewIfreq(name)
@@ -67,10 +61,10 @@ func interfaceByName(name string) (net.Interface, bool) {
 	return net.Interface{Name: name, Index: int(ask.Uint32())}, true
 }
 
-// stranger returns an address that shows the bridge to be another subnet's: a global one
-// in a family of which the bridge has no address in the node's subnet. An address that an
-// operator added beside the gateway's is none.
-func stranger(subnets opt.Dual[netip.Prefix], held []netip.Prefix) opt.Option[netip.Prefix] {
+// foreignAddress returns an address that shows that the bridge belongs to another subnet: a
+// global address of a family in which the bridge has no address of the node's subnet. An
+// address that an operator added beside the gateway's address does not count.
+func foreignAddress(subnets opt.Dual[netip.Prefix], held []netip.Prefix) opt.Option[netip.Prefix] {
 	for f, subnet := range subnets.All() {
 		var other opt.Option[netip.Prefix]
 		ours := false
@@ -90,7 +84,7 @@ func stranger(subnets opt.Dual[netip.Prefix], held []netip.Prefix) opt.Option[ne
 	return opt.None[netip.Prefix]()
 }
 
-// prefixes converts what the standard library lists.
+// prefixes converts addresses from the standard library's form.
 func prefixes(addrs []net.Addr) []netip.Prefix {
 	var all []netip.Prefix
 	for _, a := range addrs {

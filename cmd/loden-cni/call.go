@@ -11,23 +11,23 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// call is one start of the plugin: what the runtime says in the environment and on standard
-// input, checked.
+// call is a single run of the plugin: the runtime's environment variables and standard input,
+// checked.
 //
-// The CNI library has the same in its package skel, which reads the configuration three
+// The CNI library's package skel does the same work, but it reads the configuration three
 // times and links regular expressions and every version of a result: together 0.3 ms of an
-// ADD (November 2026). A test compares the two.
+// ADD (November 2026). A test compares both.
 type call struct {
 	Command     string
 	ContainerID string
-	NetNS       string // path; "" when it is gone
+	NetNS       string // path; "" when the namespace is gone
 	IfName      string
 	Path        string // directories of plugins
 	Conf        netConf
 }
 
 // versions lists the CNI versions the plugin speaks, oldest first. Results of 0.2.0 and
-// older have one address per family only and no interfaces, so they end at 0.3.1.
+// older have a single address per family and no interfaces, so the list starts at 0.3.1.
 func versions() []string { return []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} }
 
 // printVersions answers VERSION, in the version of the specification that the answer's
@@ -39,7 +39,7 @@ func printVersions(w io.Writer) error {
 	}{"1.1.0", versions()})
 }
 
-// since returns the first version that has a command; "" for one that none has.
+// since returns the first CNI version with a command, and "" for an unknown command.
 func since(command string) string {
 	switch command {
 	case "ADD", "DEL":
@@ -53,8 +53,8 @@ func since(command string) string {
 }
 
 // parseCall reads a call of any command but VERSION. Its errors have the codes of the CNI
-// specification. That the container's namespace is not the plugin's own is for the
-// delegate to check, which goes there.
+// specification. The delegate, which enters the container's namespace, checks that it is not
+// the plugin's own namespace.
 func parseCall(getenv func(string) string, stdin io.Reader) (call, error) {
 	c := call{
 		Command: getenv("CNI_COMMAND"), ContainerID: getenv("CNI_CONTAINERID"), NetNS: getenv("CNI_NETNS"),
@@ -76,7 +76,7 @@ func parseCall(getenv func(string) string, stdin io.Reader) (call, error) {
 	return c, c.checkVersion()
 }
 
-// checkEnvironment says which variable that the command needs is missing or wrong.
+// checkEnvironment returns an error that names the missing or wrong variable.
 func (c call) checkEnvironment() error {
 	perContainer := c.Command == "ADD" || c.Command == "DEL" || c.Command == "CHECK"
 	var missing []string
@@ -93,21 +93,22 @@ func (c call) checkEnvironment() error {
 			missing = append(missing, v.name)
 		}
 	}
-	why := ""
+	reason := ""
 	switch {
 	case len(missing) > 0:
-		why = fmt.Sprintf("required env variables [%s] missing", strings.Join(missing, ","))
+		reason = fmt.Sprintf("required env variables [%s] missing", strings.Join(missing, ","))
 	case perContainer && !isName(c.ContainerID):
-		why = "invalid characters in containerID"
+		reason = "invalid characters in containerID"
 	case perContainer && !isInterface(c.IfName):
-		why = "CNI_IFNAME is no name of an interface"
+		reason = fmt.Sprintf("CNI_IFNAME is %q, which Linux does not accept as the name of an interface", c.IfName)
 	default:
 		return nil
 	}
-	return types.NewError(types.ErrInvalidEnvironmentVariables, why, "")
+	return types.NewError(types.ErrInvalidEnvironmentVariables, reason, "")
 }
 
-// checkVersion says why the configuration's version is not one to do the command in.
+// checkVersion returns an error when the plugin does not know the configuration's version, or the
+// version does not have the command.
 func (c call) checkVersion() error {
 	v := c.Conf.CNIVersion
 	first, have := slices.Index(versions(), since(c.Command)), slices.Index(versions(), v)

@@ -19,12 +19,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// skelEnv makes the test's binary a plugin that the CNI library serves, with no behaviour
-// of its own: what parseCall has to agree with.
+// skelEnv makes the test's binary a plugin that the CNI library serves and that does no work:
+// parseCall has to agree with it.
 const skelEnv = "LODEN_TEST_SKEL"
 
 // TestCallsAreAcceptedAsTheCNILibraryDoes starts the library's plugin with calls that are
-// wrong in one way each.
+// wrong in a single way each.
 func TestCallsAreAcceptedAsTheCNILibraryDoes(t *testing.T) {
 	if os.Getenv(skelEnv) != "" {
 		nothing := func(*skel.CmdArgs) error { return nil }
@@ -51,7 +51,7 @@ func TestCallsAreAcceptedAsTheCNILibraryDoes(t *testing.T) {
 			agree(t, env, conf)
 		}
 		if command == "UPDATE" {
-			continue // which is wrong whatever the configuration
+			continue // an unknown command is wrong with every configuration
 		}
 		env := maps.Clone(good)
 		env["CNI_COMMAND"] = command
@@ -65,7 +65,7 @@ func TestCallsAreAcceptedAsTheCNILibraryDoes(t *testing.T) {
 	}
 }
 
-// agree compares the codes of the two for one call.
+// agree compares the error codes of parseCall and the library for a call.
 func agree(t *testing.T, env map[string]string, conf string) {
 	t.Helper()
 	_, said := parseCall(func(name string) string { return env[name] }, strings.NewReader(conf))
@@ -107,7 +107,7 @@ func TestVersionIsAnsweredAsByTheCNILibrary(t *testing.T) {
 	}
 }
 
-// Whatever passes as a name stays one element of a path.
+// A valid name is a single element of a path.
 func TestNamesStayInTheirDirectory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.StringOf(rapid.RuneFrom([]rune("aZ09_.-/@\x00\n ä"))).Draw(t, "name")
@@ -117,7 +117,7 @@ func TestNamesStayInTheirDirectory(t *testing.T) {
 	})
 }
 
-func TestDelegateGetsTheEnvironmentAndWhatDiffers(t *testing.T) {
+func TestDelegateGetsTheEnvironmentWithTheGivenVariables(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "GC")
 	t.Setenv("CNI_CONTAINERID", "")
 	got := invocation{Env: []string{"CNI_COMMAND=DEL"}}.environ()
@@ -129,13 +129,13 @@ func TestDelegateGetsTheEnvironmentAndWhatDiffers(t *testing.T) {
 	}
 }
 
-func TestSliceIsDoubledAndNothingElseChanges(t *testing.T) {
-	runtime.LockOSThread() // which ends with the test
+func TestDoubleSliceChangesTheSliceAlone(t *testing.T) {
+	runtime.LockOSThread() // the thread ends with the test
 	want, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	giveWay()
+	doubleSlice()
 	got, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)

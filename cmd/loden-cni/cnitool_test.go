@@ -59,7 +59,7 @@ func (n *node) cnitool(t *testing.T, version, verb, netns string) (string, error
 	return string(out), err
 }
 
-// A plugin is started for every pod: what it links is what every pod waits for.
+// The runtime starts the plugin for every pod, so each linked package delays every pod.
 func TestPluginLinksNeitherEtcdNorWireGuard(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {

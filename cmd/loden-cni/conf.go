@@ -8,8 +8,8 @@ import (
 )
 
 // Defaults of the keys that a configuration may leave out. The file is flannel's, so that
-// its conflist works by changing "type"; the directory is not, so that the two plugins
-// never read each other's notes.
+// its conflist works by changing "type"; the directory is not, so that neither plugin reads
+// the other's records.
 const (
 	defaultSubnetFile = "/run/flannel/subnet.env"
 	defaultDataDir    = "/var/lib/cni/loden"
@@ -20,7 +20,7 @@ const (
 // object is a JSON object whose members are handed on byte for byte.
 type object map[string]json.RawMessage
 
-// netConf is the plugin's configuration: flannel's keys, and two of ours.
+// netConf is the plugin's configuration: flannel's keys, and Loden's "socket" and "tunnel".
 type netConf struct {
 	CNIVersion    string          `json:"cniVersion"`
 	Name          string          `json:"name"`
@@ -36,8 +36,8 @@ type netConf struct {
 	Valid      []types.GCAttachment `json:"cni.dev/valid-attachments"`
 }
 
-// parseConf reads a configuration and fills in the defaults. What it refuses is what
-// flannel's plugin refuses, in its words, because operators search for them.
+// parseConf reads a configuration and fills in the defaults. It refuses the same mistakes as
+// flannel's plugin, with the same messages, because operators search for these.
 func parseConf(data []byte) (netConf, error) {
 	conf := netConf{
 		SubnetFile: defaultSubnetFile, DataDir: defaultDataDir,
@@ -47,7 +47,7 @@ func parseConf(data []byte) (netConf, error) {
 		return netConf{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read configuration: %v", err), "")
 	}
 	if !isName(conf.Name) {
-		return netConf{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%q is no name of a network", conf.Name), "")
+		return netConf{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("name of the network is %q: a name starts with a letter or digit and has letters, digits, '.', '_' and '-' only", conf.Name), "")
 	}
 	for _, key := range []string{"name", "ipam"} {
 		if _, ok := conf.Delegate[key]; ok {
@@ -65,7 +65,7 @@ func parseConf(data []byte) (netConf, error) {
 	return conf, nil
 }
 
-// word returns the string at key, or other where there is none.
+// word returns the string at key, or other when the key is absent.
 func (o object) word(key, other string) (string, error) {
 	raw, ok := o[key]
 	if !ok {
@@ -78,7 +78,7 @@ func (o object) word(key, other string) (string, error) {
 	return s, nil
 }
 
-// flag returns whether the boolean at key is true; anything else is false.
+// flag reports whether the member at key is the boolean true.
 func (o object) flag(key string) bool {
 	var b bool
 	return json.Unmarshal(o[key], &b) == nil && b

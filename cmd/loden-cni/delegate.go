@@ -10,14 +10,14 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// delegation is what is handed to the delegate, and what must be known of it later.
+// delegation names the delegate and holds its configuration.
 type delegation struct {
 	Plugin string // the delegate's type
-	Config []byte // its configuration, without what a single call adds (prevResult)
+	Config object // the members that a single call adds, such as prevResult, are not in it
 }
 
 // delegate makes the delegate's configuration out of the plugin's own and subnet.env. It
-// is pure: the same two always give the same bytes.
+// is pure: the same input always gives the same members.
 func delegate(conf netConf, env config.Env) (delegation, error) {
 	out := maps.Clone(conf.Delegate)
 	if out == nil {
@@ -42,18 +42,27 @@ func delegate(conf netConf, env config.Env) (delegation, error) {
 	if err := out.fill(set, defaults); err != nil {
 		return delegation{}, err
 	}
-	data, err := json.Marshal(out)
-	return delegation{Plugin: plugin, Config: data}, err
+	return delegation{Plugin: plugin, Config: out}, nil
 }
 
-// fill puts in every member of set, and those of defaults that o lacks.
+// marshal returns the JSON text of o with further members for a single call.
+func (o object) marshal(more map[string]any) ([]byte, error) {
+	all := maps.Clone(o)
+	if err := all.fill(more, nil); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+// fill sets every member of set, and the members of defaults that o lacks.
 func (o object) fill(set, defaults map[string]any) error {
+	all := maps.Clone(set)
 	for key, value := range defaults {
 		if _, ok := o[key]; !ok {
-			set[key] = value
+			all[key] = value
 		}
 	}
-	for key, value := range set {
+	for key, value := range all {
 		raw, err := json.Marshal(value)
 		if err != nil {
 			return fmt.Errorf("write %q of delegate: %w", key, err)
@@ -63,8 +72,8 @@ func (o object) fill(set, defaults map[string]any) error {
 	return nil
 }
 
-// delegateIPAM is the delegate's "ipam": ranges of the families present, always, and a
-// route to each overlay after the routes that were given.
+// delegateIPAM returns the delegate's "ipam": the ranges of the node's subnets, which replace
+// configured ranges, and a route to each overlay behind the configured routes.
 func delegateIPAM(given object, env config.Env) (object, error) {
 	type ipRange struct {
 		Subnet netip.Prefix `json:"subnet"`
@@ -93,7 +102,7 @@ func delegateIPAM(given object, env config.Env) (object, error) {
 	return out, out.fill(set, map[string]any{"type": "host-local"})
 }
 
-// complete says what is missing from a subnet.env that a pod could not do without.
+// complete returns an error that names the first value that a pod needs and subnet.env lacks.
 func complete(env config.Env) error {
 	if env.Subnets.Len() == 0 {
 		return fmt.Errorf("FLANNEL_SUBNET and FLANNEL_IPV6_SUBNET are both missing")

@@ -57,11 +57,21 @@ func TestDelegateConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := linediff.Of(tree(t, []byte(c.want)), tree(t, got.Config)); diff != "" {
+			if diff := linediff.Of(tree(t, []byte(c.want)), tree(t, marshalled(t, got))); diff != "" {
 				t.Errorf("delegate's configuration (-want +got):\n%s", diff)
 			}
 		})
 	}
+}
+
+// marshalled returns the delegate's configuration as the delegate reads it.
+func marshalled(t *testing.T, d delegation) []byte {
+	t.Helper()
+	data, err := d.Config.marshal(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // tree returns JSON in a form to compare: keys sorted, one value per line, numbers as they are written.
@@ -135,7 +145,7 @@ func TestStrangerAgreesWithItsSentence(t *testing.T) {
 			return false
 		}
 		want := !has("10.0.0.1/24") && (has("10.0.1.1/24") || has("10.0.2.1/16")) || !has("fd00::1/64") && has("fd00:1::1/64")
-		if got := stranger(subnets, held); got.Present() != want {
+		if got := foreignAddress(subnets, held); got.Present() != want {
 			t.Fatalf("held %v: stranger %v, want one: %v", held, got, want)
 		}
 	})
@@ -148,7 +158,7 @@ func TestAnswersOfTheDaemon(t *testing.T) {
 	}{
 		{answer: "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nready\n", ready: true, reason: "ready"},
 		{answer: "HTTP/1.1 503 Service Unavailable\r\n\r\nno lease yet\nmore\n", reason: "no lease yet"},
-		{answer: "HTTP/1.0 503 x\r\n\r\n", reason: "not ready, and the daemon does not say why"},
+		{answer: "HTTP/1.0 503 x\r\n\r\n", reason: "the daemon is not ready and gives no reason; see 'loden status' on this node"},
 		{answer: "HTTP/1.0 404 Not Found\r\n\r\nno", fails: true},
 		{answer: "HTTP/1.0 200 OK\r\n", fails: true},
 		{answer: "SSH-2.0-x\r\n\r\n", fails: true},
@@ -172,7 +182,7 @@ func FuzzParseAnswer(f *testing.F) {
 	})
 }
 
-// Whatever a configuration is, what is delegated has this node's ranges and the network's name.
+// For every configuration, the delegate's configuration has this node's ranges and the network's name.
 func FuzzDelegate(f *testing.F) {
 	f.Add([]byte(`{"cniVersion":"1.0.0","name":"n","delegate":{"type":"ptp"},"ipam":{"routes":[{"dst":"0.0.0.0/0"}]}}`))
 	f.Add([]byte(`{"name":"n","delegate":null,"ipam":null,"runtimeConfig":{"a":1}}`))
@@ -196,7 +206,7 @@ func FuzzDelegate(f *testing.F) {
 				Ranges [][]struct{ Subnet string } `json:"ranges"`
 			} `json:"ipam"`
 		}
-		if err := json.Unmarshal(got.Config, &made); err != nil {
+		if err := json.Unmarshal(marshalled(t, got), &made); err != nil {
 			t.Fatalf("%v in %s", err, got.Config)
 		}
 		if made.Name != conf.Name || made.Type != got.Plugin || len(made.IPAM.Ranges) != 2 || made.IPAM.Ranges[0][0].Subnet != "10.244.3.0/24" {

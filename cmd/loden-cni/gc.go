@@ -14,25 +14,25 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// defaultLeaseDir is where host-local keeps one file per address, below the network's name.
+// defaultLeaseDir is the directory in which host-local keeps a file per address, below the
+// network's name.
 const defaultLeaseDir = "/var/lib/cni/networks"
 
-// gc detaches what the runtime no longer knows: first by our notes, then by host-local's
-// own files (an address whose note was lost, or that flannel's plugin took), because
-// host-local has no GC of its own (containernetworking/plugins issue 1047). At last the
-// delegate is asked. Every step is tried; the errors come together.
+// gc detaches the attachments that the runtime no longer knows: first by the plugin's records,
+// then by host-local's own files, for addresses whose record was lost or that flannel's plugin
+// took. At last it runs the delegate's GC. It tries every step and joins the errors.
 func gc(c call) error {
 	conf := c.Conf
-	errs := []error{collectNotes(conf, c.Path)}
-	d, err := today(conf)
+	errs := []error{collectRecords(conf, c.Path)}
+	d, err := delegateNow(conf)
 	if err != nil {
-		return together(append(errs, err))
+		return joined(append(errs, err))
 	}
-	return together(append(errs, collectAddresses(conf, d, c.Path), delegateGC(conf, d, c.Path)))
+	return joined(append(errs, collectAddresses(conf, d, c.Path), delegateGC(conf, d, c.Path)))
 }
 
-// together makes one answer of all that went wrong; the CNI library would send the first.
-func together(errs []error) error {
+// joined makes a single CNI error of all errors; the CNI library would print the first alone.
+func joined(errs []error) error {
 	err := errors.Join(errs...)
 	if err == nil {
 		return nil
@@ -40,58 +40,56 @@ func together(errs []error) error {
 	return types.NewError(types.ErrInternal, strings.ReplaceAll(err.Error(), "\n", "; "), "")
 }
 
-// collectNotes detaches every attachment with a note that is not valid any more.
-func collectNotes(conf netConf, path string) error {
-	notes := open(conf.DataDir, conf.Name)
-	all, err := notes.list()
+// collectRecords detaches every attachment that has a record and that the runtime does not know.
+func collectRecords(conf netConf, path string) error {
+	recs := openRecords(conf.DataDir, conf.Name)
+	all, err := recs.list()
 	errs := []error{err}
-	for _, who := range all {
-		if slices.Contains(conf.Valid, who) {
+	for _, a := range all {
+		if slices.Contains(conf.Valid, a) {
 			continue
 		}
-		what, err := notes.read(who)
+		rec, err := recs.read(a)
 		if err == nil {
-			err = detach(what, who, path)
+			err = detach(rec, a, path)
 		}
 		if err == nil {
-			err = notes.remove(who)
+			err = recs.remove(a)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// collectAddresses frees host-local's addresses of containers that are not valid.
+// collectAddresses frees host-local's addresses of containers that the runtime does not know.
 func collectAddresses(conf netConf, d delegation, path string) error {
-	var made struct {
-		IPAM struct {
-			Type    string `json:"type"`
-			DataDir string `json:"dataDir"`
-		} `json:"ipam"`
+	var ipam struct {
+		Type    string `json:"type"`
+		DataDir string `json:"dataDir"`
 	}
-	if err := json.Unmarshal(d.Config, &made); err != nil {
-		return fmt.Errorf("read delegate's configuration: %w", err)
+	if err := json.Unmarshal(d.Config["ipam"], &ipam); err != nil {
+		return fmt.Errorf("read ipam of delegate: %w", err)
 	}
-	if made.IPAM.Type != "host-local" {
+	if ipam.Type != "host-local" {
 		return nil
 	}
-	dir := made.IPAM.DataDir
+	dir := ipam.DataDir
 	if dir == "" {
 		dir = defaultLeaseDir
 	}
 	leased, err := leases(filepath.Join(dir, conf.Name))
 	errs := []error{err}
-	for _, who := range leased {
-		if valid(conf.Valid, who) {
+	for _, a := range leased {
+		if valid(conf.Valid, a) {
 			continue
 		}
-		errs = append(errs, detach(note{Plugin: made.IPAM.Type, Config: d.Config}, who, path))
+		errs = append(errs, detach(record{Plugin: ipam.Type, Config: d.Config}, a, path))
 	}
 	return errors.Join(errs...)
 }
 
-// leases returns who holds host-local's addresses, each once. The file of an address says
-// "container ID CR LF interface"; the interface is missing in files of old versions.
+// leases returns the attachments that hold host-local's addresses, each once. The file of an
+// address has "container ID CR LF interface"; old versions of host-local wrote no interface.
 func leases(dir string) ([]attachment, error) {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,63 +101,60 @@ func leases(dir string) ([]attachment, error) {
 	var all []attachment
 	for _, f := range files {
 		if _, err := netip.ParseAddr(f.Name()); err != nil {
-			continue // its lock, or the last address it gave away
+			continue // host-local's lock, or the address that it assigned last
 		}
 		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("read address: %w", err)
 		}
 		id, ifname, _ := strings.Cut(strings.TrimSpace(string(data)), "\r\n")
-		who := attachment{ContainerID: strings.TrimSpace(id), IfName: strings.TrimSpace(ifname)}
-		if who.ContainerID != "" && !slices.Contains(all, who) {
-			all = append(all, who)
+		a := attachment{ContainerID: strings.TrimSpace(id), IfName: strings.TrimSpace(ifname)}
+		if a.ContainerID != "" && !slices.Contains(all, a) {
+			all = append(all, a)
 		}
 	}
 	return all, nil
 }
 
-// valid reports whether the runtime still knows the holder of an address. One without an
-// interface is known by its container alone.
-func valid(known []attachment, who attachment) bool {
+// valid reports whether the runtime still knows the holder of an address. A holder without an
+// interface is compared by its container alone.
+func valid(known []attachment, a attachment) bool {
 	return slices.ContainsFunc(known, func(k attachment) bool {
-		return k.ContainerID == who.ContainerID && (who.IfName == "" || k.IfName == who.IfName)
+		return k.ContainerID == a.ContainerID && (a.IfName == "" || k.IfName == a.IfName)
 	})
 }
 
-// detach runs a plugin's DEL for an attachment that is not this call's own. The namespace
-// is named only if it still is the one of ADD: a path below /proc may be another process's
-// by now.
-func detach(what note, who attachment, path string) error {
-	netns := what.NetNS
+// detach runs a plugin's DEL for an attachment other than the call's own. It names the network
+// namespace when the path of ADD still exists, and never a path below /proc, which may belong
+// to another process by now.
+func detach(rec record, a attachment, path string) error {
+	netns := rec.NetNS
 	if _, err := os.Stat(netns); err != nil || strings.HasPrefix(netns, "/proc/") {
 		netns = ""
 	}
-	ifname := who.IfName
+	ifname := a.IfName
 	if ifname == "" {
 		ifname = "eth0"
 	}
-	next := invocation{Plugin: what.Plugin, Path: path, Config: what.Config, Env: []string{
-		"CNI_COMMAND=DEL", "CNI_CONTAINERID=" + who.ContainerID, "CNI_NETNS=" + netns, "CNI_IFNAME=" + ifname,
+	data, err := rec.Config.marshal(nil)
+	if err != nil {
+		return err
+	}
+	next := invocation{Plugin: rec.Plugin, Path: path, Config: data, Env: []string{
+		"CNI_COMMAND=DEL", "CNI_CONTAINERID=" + a.ContainerID, "CNI_NETNS=" + netns, "CNI_IFNAME=" + ifname,
 	}}
 	if _, err := next.run(); err != nil {
-		return fmt.Errorf("collect %s: %w", who.ContainerID, err)
+		return fmt.Errorf("collect %s: %w", a.ContainerID, err)
 	}
 	return nil
 }
 
 // delegateGC hands the list of valid attachments on, as the CNI specification demands.
 func delegateGC(conf netConf, d delegation, path string) error {
-	var out object
-	if err := json.Unmarshal(d.Config, &out); err != nil {
-		return fmt.Errorf("read delegate's configuration: %w", err)
-	}
-	if err := out.fill(map[string]any{"cni.dev/valid-attachments": conf.Valid}, nil); err != nil {
-		return err
-	}
-	with, err := json.Marshal(out)
+	data, err := d.Config.marshal(map[string]any{"cni.dev/valid-attachments": conf.Valid})
 	if err != nil {
 		return err
 	}
-	_, err = invocation{Plugin: d.Plugin, Path: path, Config: with}.run()
+	_, err = invocation{Plugin: d.Plugin, Path: path, Config: data}.run()
 	return err
 }

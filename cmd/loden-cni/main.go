@@ -1,11 +1,11 @@
-// Command loden-cni is the CNI plugin of a Loden node. It owns one step: reading the
-// node's subnet from subnet.env and handing pods over to a reference plugin (bridge with
-// host-local addresses, or any other by "delegate"). It must not know etcd, WireGuard or
-// how the daemon works: what it knows of the daemon is subnet.env and one question over
-// its socket.
+// Command loden-cni is the CNI plugin of a Loden node. It owns a single step: it reads the
+// node's subnet from subnet.env and hands pods over to a reference plugin (bridge with
+// host-local addresses, or another plugin by "delegate"). It must not know etcd, WireGuard or
+// how the daemon works: it knows subnet.env, which the daemon writes, and asks a single
+// question over the daemon's socket.
 //
 //	runtime ── conf ──> loden-cni ── conf of the delegate ──> bridge ──> host-local
-//	                     │   └── /var/lib/cni/loden: what was delegated, per attachment
+//	                     │   └── /var/lib/cni/loden: a record of each attachment
 //	                     └ subnet.env, written last by the daemon
 package main
 
@@ -27,17 +27,17 @@ func main() {
 	if err == nil {
 		return
 	}
-	said, ok := errors.AsType[*types.Error](err)
+	answer, ok := errors.AsType[*types.Error](err)
 	if !ok {
-		said = types.NewError(types.ErrInternal, err.Error(), "")
+		answer = types.NewError(types.ErrInternal, err.Error(), "")
 	}
-	if err := said.Print(); err != nil {
+	if err := answer.Print(); err != nil {
 		fmt.Fprintln(os.Stderr, "loden-cni: print error:", err)
 	}
 	os.Exit(1)
 }
 
-// answer does what the runtime asks for.
+// answer carries out the runtime's command.
 func answer(getenv func(string) string, stdin io.Reader, stdout io.Writer) error {
 	if getenv("CNI_COMMAND") == "VERSION" {
 		return printVersions(stdout)

@@ -134,7 +134,7 @@ func (n *node) use(t testing.TB, conflist string) {
 	n.list = list
 }
 
-// forget empties the runtime's memory of what it attached, as a new runtime has it.
+// forget empties the runtime's memory of its attachments: a new runtime has none.
 func (n *node) forget(t testing.TB) {
 	t.Helper()
 	n.cni = libcni.NewCNIConfigWithCacheDir([]string{os.Getenv(binEnv), n.scripts}, t.TempDir(), onHost{n.Host})
@@ -198,7 +198,7 @@ func (n *node) del(t testing.TB, pod *libcni.RuntimeConf) {
 }
 
 // reaches waits until the addresses answer a ping from the node, or from where prefix
-// runs commands. The first one may fail: a new address of the bridge is tentative for a second.
+// runs commands.
 func (n *node) reaches(t testing.TB, addrs []netip.Prefix, prefix ...string) {
 	t.Helper()
 	for _, p := range addrs {
@@ -209,7 +209,7 @@ func (n *node) reaches(t testing.TB, addrs []netip.Prefix, prefix ...string) {
 	}
 }
 
-// files lists what is left below a directory of the node, without the bookkeeping that
+// files lists the files that are left below a directory of the node, without the files that
 // host-local keeps for ever.
 func (n *node) files(t testing.TB, dir string) []string {
 	t.Helper()
@@ -239,8 +239,8 @@ func (n *node) clean(t testing.TB) {
 	}
 }
 
-// conflist returns a list of the plugin alone, with more members of its configuration; ""
-// is what flannel's own conflist has.
+// conflist returns a list with this plugin alone and further members in its configuration; ""
+// means the members of flannel's own conflist.
 func conflist(version, more string) string {
 	if more == "" {
 		more = `,"delegate":{"hairpinMode":true,"isDefaultGateway":true}`

@@ -12,98 +12,97 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// attachment is one interface of one container on the network: the unit of ADD and DEL.
+// attachment is an interface of a container on the network: the unit of ADD and DEL.
 type attachment = types.GCAttachment
 
-// note is what is kept of an attachment, from before the delegate is asked to ADD until
-// its DEL has succeeded, so that a DEL, a retry of it, or GC undoes what was done even when
-// the node's subnet or the configuration has changed meanwhile.
-type note struct {
-	Plugin string          `json:"plugin"`
-	NetNS  string          `json:"netns"`
-	Config json.RawMessage `json:"config"`
+// record is the delegation of an attachment on disk. It exists from before the delegate's ADD
+// until the delegate's DEL has succeeded, so that a DEL, its retry, or GC undoes the ADD even
+// when the node's subnet or the configuration has changed meanwhile.
+type record struct {
+	Plugin string `json:"plugin"`
+	NetNS  string `json:"netns"`
+	Config object `json:"config"`
 }
 
-// notebook is the directory of a network's notes: one file for each container and
-// interface.
-type notebook struct {
+// records is the directory of a network's records: a file for each container and interface.
+type records struct {
 	dir string
 }
 
-// open returns the notes of one network. Nothing is made until the first write.
-func open(dataDir, network string) notebook {
-	return notebook{dir: filepath.Join(dataDir, network)}
+// openRecords returns the records of a network. The first write makes the directory.
+func openRecords(dataDir, network string) records {
+	return records{dir: filepath.Join(dataDir, network)}
 }
 
-// path of a note. A container ID has no "@" in it (parseCall checks that, and that
+// path returns the file of a record. A container ID has no "@" in it (parseCall checks that, and that
 // neither part is a path), so the name can be taken apart again.
-func (n notebook) path(a attachment) string {
-	return filepath.Join(n.dir, a.ContainerID+"@"+a.IfName)
+func (r records) path(a attachment) string {
+	return filepath.Join(r.dir, a.ContainerID+"@"+a.IfName)
 }
 
-// read returns the note of an attachment; fs.ErrNotExist when there is none.
-func (n notebook) read(a attachment) (note, error) {
-	data, err := os.ReadFile(n.path(a))
+// read returns the record of an attachment, or fs.ErrNotExist.
+func (r records) read(a attachment) (record, error) {
+	data, err := os.ReadFile(r.path(a))
 	if err != nil {
-		return note{}, err
+		return record{}, err
 	}
-	var got note
+	var got record
 	if err := json.Unmarshal(data, &got); err != nil {
-		return note{}, fmt.Errorf("read note %s: %w", n.path(a), err)
+		return record{}, fmt.Errorf("read record %s: %w", r.path(a), err)
 	}
 	return got, nil
 }
 
-// write keeps a note in one step: a crash leaves the old one or the new one whole. It does
-// not wait for the disk (that would be a tenth of an ADD): after a power cut no container
-// is left that the note could be about, and a lost note is made up for by DEL and GC.
-func (n notebook) write(a attachment, what note) (err error) {
-	data, err := json.Marshal(what)
+// write replaces a record in one step: a crash leaves either the old or the new record whole. It
+// does not wait for the disk, which would take a tenth of an ADD: after a power cut the container
+// of the record is gone as well, and DEL and GC work without a record.
+func (r records) write(a attachment, rec record) (err error) {
+	data, err := json.Marshal(rec)
 	if err != nil {
-		return fmt.Errorf("write note: %w", err)
+		return fmt.Errorf("write record: %w", err)
 	}
-	if err := os.MkdirAll(n.dir, 0o700); err != nil {
-		return fmt.Errorf("write note: %w", err)
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return fmt.Errorf("write record: %w", err)
 	}
-	tmp, err := os.CreateTemp(n.dir, ".note*")
+	tmp, err := os.CreateTemp(r.dir, ".record*")
 	if err != nil {
-		return fmt.Errorf("write note: %w", err)
+		return fmt.Errorf("write record: %w", err)
 	}
 	_, err = tmp.Write(data)
 	err = errors.Join(err, tmp.Close())
 	if err == nil {
-		err = os.Rename(tmp.Name(), n.path(a))
+		err = os.Rename(tmp.Name(), r.path(a))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("write note: %w", err), os.Remove(tmp.Name()))
+		return errors.Join(fmt.Errorf("write record: %w", err), os.Remove(tmp.Name()))
 	}
 	return nil
 }
 
-// remove forgets an attachment; one that is not known is no error.
-func (n notebook) remove(a attachment) error {
-	if err := os.Remove(n.path(a)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove note: %w", err)
+// remove removes the record of an attachment; a missing record is no error.
+func (r records) remove(a attachment) error {
+	if err := os.Remove(r.path(a)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove record: %w", err)
 	}
 	return nil
 }
 
-// list returns every attachment that has a note. Half-written files of a killed process
+// list returns every attachment with a record. Half-written files of a killed process
 // are removed on the way: only GC lists, and no ADD runs beside it (CNI specification,
 // "Lifecycle & Ordering").
-func (n notebook) list() ([]attachment, error) {
-	files, err := os.ReadDir(n.dir)
+func (r records) list() ([]attachment, error) {
+	files, err := os.ReadDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list notes: %w", err)
+		return nil, fmt.Errorf("list records: %w", err)
 	}
 	var all []attachment
 	for _, f := range files {
 		if strings.HasPrefix(f.Name(), ".") {
-			if err := os.Remove(filepath.Join(n.dir, f.Name())); err != nil {
-				return nil, fmt.Errorf("remove half a note: %w", err)
+			if err := os.Remove(filepath.Join(r.dir, f.Name())); err != nil {
+				return nil, fmt.Errorf("remove half-written record: %w", err)
 			}
 			continue
 		}

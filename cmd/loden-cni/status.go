@@ -8,16 +8,16 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// askTimeout bounds the whole question to the daemon. containerd asks for STATUS about
+// askTimeout bounds the question to the daemon with its answer. containerd asks for STATUS about
 // every 5 s and waits for the answer.
 const askTimeout = time.Second
 
-// status says whether an ADD would work now. The daemon's word counts when it answers;
-// when it is away (an upgrade, a crash) what it left behind does: subnet.env, which it
-// writes last, and its interface. So a restart of the daemon makes no node NotReady.
+// status returns an error when an ADD would not work now. A daemon that answers decides. When
+// the daemon is away (an upgrade, a crash), status judges subnet.env, which the daemon writes
+// last, and the daemon's interface. So a restart of the daemon makes no node NotReady.
 func status(c call) error {
 	conf := c.Conf
-	d, envErr := today(conf)
+	d, envErr := delegateNow(conf)
 	ready, reason, askErr := ask(conf.Socket, askTimeout)
 	switch {
 	case askErr == nil && !ready:
@@ -31,12 +31,11 @@ func status(c call) error {
 			return notReady(true, fmt.Sprintf("%v; and the daemon does not answer: %v", err, askErr))
 		}
 	}
-	_, err := invocation{Plugin: d.Plugin, Path: c.Path, Config: d.Config}.run()
-	return err
+	return record{Plugin: d.Plugin, Config: d.Config}.run(c)
 }
 
-// notReady is the error of STATUS: pods cannot be added, and, where there are pods
-// already, those may be cut off.
+// notReady returns the error of STATUS: an ADD would fail, and with hasPods the pods on the node
+// may be cut off.
 func notReady(hasPods bool, reason string) error {
 	if hasPods {
 		return types.NewError(types.ErrLimitedConnectivity, "loden: "+reason, "")
@@ -44,12 +43,12 @@ func notReady(hasPods bool, reason string) error {
 	return types.NewError(types.ErrPluginNotAvailable, "loden: "+reason, "")
 }
 
-// carries says why the tunnel interface would not carry a packet. An interface without
-// carrier is a userspace data plane whose process is gone.
+// carries returns an error when the tunnel interface cannot carry packets. An interface without
+// carrier belongs to a userspace data plane whose process is gone.
 func carries(tunnel string) error {
 	link, err := net.InterfaceByName(tunnel)
 	if err != nil {
-		return fmt.Errorf("interface %s is not there", tunnel)
+		return fmt.Errorf("interface %s does not exist", tunnel)
 	}
 	if link.Flags&net.FlagUp == 0 {
 		return fmt.Errorf("interface %s is down", tunnel)

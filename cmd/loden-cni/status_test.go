@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// readyz serves one answer to /readyz where the daemon would; the function it returns
-// ends it.
+// readyz serves a fixed answer to /readyz on the daemon's socket until the returned function is
+// called.
 func (n *node) readyz(t *testing.T, code int, body string) (stop func()) {
 	t.Helper()
 	listener, err := net.Listen("unix", n.Path("/run/loden/loden.sock"))
@@ -61,7 +61,7 @@ func TestStatusFollowsTheDaemonAndThenThePath(t *testing.T) {
 	if err := os.Remove(env); err != nil {
 		t.Fatal(err)
 	}
-	n.status(t, "nothing is there", notAvailable, "subnet.env is not there yet")
+	n.status(t, "nothing is there", notAvailable, "subnet.env does not exist yet")
 	stop := n.readyz(t, 503, "waiting for a lease: etcd does not answer")
 	n.status(t, "the daemon waits", notAvailable, "waiting for a lease")
 	stop()
@@ -74,7 +74,7 @@ func TestStatusFollowsTheDaemonAndThenThePath(t *testing.T) {
 	n.status(t, "the daemon was ready once", limited, "held by another node")
 	stop()
 
-	n.status(t, "the daemon and its interface are away", limited, "interface loden0 is not there")
+	n.status(t, "the daemon and its interface are away", limited, "interface loden0 does not exist")
 	n.ip(t, "link add loden0 type veth peer name other")
 	n.status(t, "the interface is down", limited, "interface loden0 is down")
 	n.ip(t, "link set loden0 up")

@@ -38,7 +38,7 @@ func execCommand() *cobra.Command {
 	}
 }
 
-// findLab returns the process id of the one lab that this user runs.
+// findLab returns the process id of this user's lab; a user runs a single lab at a time.
 func findLab(proc string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -50,7 +50,7 @@ func findLab(proc string) (int, error) {
 	}
 	var found []int
 	for _, file := range environs {
-		env, err := os.ReadFile(file) // a process of another user, or one that has ended, is not ours
+		env, err := os.ReadFile(file) // unreadable: a process of another user, or a process that has ended
 		exe, err2 := os.Readlink(filepath.Join(filepath.Dir(file), "exe"))
 		pid, err3 := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if errors.Join(err, err2, err3) == nil && exe == self && inside(env) {
@@ -66,15 +66,14 @@ func findLab(proc string) (int, error) {
 	return 0, fmt.Errorf("%d labs are running: end all but one", len(found))
 }
 
-// inside reports whether an environment is that of a program inside its sandbox.
+// inside reports whether an environment belongs to a program inside its sandbox.
 func inside(environ []byte) bool {
 	return slices.ContainsFunc(bytes.Split(environ, []byte{0}), func(v []byte) bool {
 		return string(v) == sandbox.InsideEnv
 	})
 }
 
-// enter replaces this process by one in the namespaces of the lab that runs a command on
-// one of its hosts.
+// enter replaces this process by a command on a host of the lab, in the lab's namespaces.
 func enter(pid int, args []string) error {
 	self, err := os.Executable()
 	if err != nil {

@@ -1,6 +1,6 @@
 // Command loden-lab runs a whole Loden cluster on one machine, inside namespaces that end
 // with it: an etcd, nodes with the real daemon, pods attached by the real CNI plugin. It
-// shows who reaches whom, and proves on the wire that it is encrypted. The programs
+// shows which pods reach each other, and proves on the wire that their traffic is encrypted. The programs
 // that it runs, etcd among them, stand in the directory of loden-lab itself.
 package main
 

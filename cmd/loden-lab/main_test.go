@@ -13,7 +13,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// wantTable is what a person reads when one path is in clear and one is dead.
+// wantTable is the table of a cluster with a path in clear and a dead path.
 const wantTable = `
 IPv4, pod to pod: fastest echo, and what the wire between the nodes showed
 

@@ -45,7 +45,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.limit, "timeout", 2*time.Minute, "how long the cluster may take to stand")
 }
 
-// lab returns what the library is told.
+// lab returns the options of the library.
 func (o *options) lab(report func(string)) (lab.Options, error) {
 	bin := o.bin
 	if bin == "" {
@@ -142,7 +142,7 @@ func failed(v lab.Verdict) error {
 	return fmt.Errorf("%d problems", len(v.Problems))
 }
 
-// stopped hides what went wrong because the user pressed Ctrl-C.
+// stopped returns nil instead of an error that the user caused by Ctrl-C.
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 // maxProblems is how many problems a person is shown.
 const maxProblems = 12
 
-// table returns the verdict as a person reads it: node by node, one block per family.
+// table returns the verdict as text: a block per family, with a line per node.
 func table(l *lab.Lab, v lab.Verdict) string {
 	var b strings.Builder
 	for _, f := range l.Families.List() {
@@ -36,7 +36,7 @@ func table(l *lab.Lab, v lab.Verdict) string {
 	return b.String()
 }
 
-// block writes the matrix of one family.
+// block writes the matrix of a family.
 func block(b *strings.Builder, l *lab.Lab, v lab.Verdict, family string) {
 	w := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	fmt.Fprint(w, "  from \\ to")
@@ -81,7 +81,7 @@ func cell(v lab.Verdict, from, to, family string) string {
 	return milliseconds(best) + " IN CLEAR"
 }
 
-// exitCell sums up what the outside saw of a node's pods.
+// exitCell sums up the source addresses that the outside saw for a node's pods.
 func exitCell(v lab.Verdict, node, family string) string {
 	text := "-"
 	for _, e := range v.Exits {

@@ -22,7 +22,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// toolsEnv names the directory of what is built before the sandbox is entered.
+// toolsEnv names the directory of the programs that are built before the sandbox is entered.
 const toolsEnv = "LODEN_TEST_E2E_TOOLS"
 
 func TestMain(m *testing.M) {
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // build makes the CRI client, two versions of loden with all its plugins, and the pods'
-// image: busybox and nothing else.
+// image: busybox alone.
 func build() (string, error) {
 	dir, err := filepath.Abs("../../.cache/test/e2e")
 	if err != nil {
@@ -71,7 +71,7 @@ buildah commit -q "$c" docker-archive:"$1/pod.tar":`+podImage+` >/dev/null`, "sh
 func TestPodsMadeByContainerd(t *testing.T) {
 	t.Cleanup(func() { removeCgroups(t) })
 	bin := filepath.Join(t.TempDir(), "bin")
-	current := func(version string) { // replaces the programs in one step, as a package manager would
+	current := func(version string) { // replaces all programs in a single step, as a package manager would
 		t.Helper()
 		if err := errors.Join(os.Symlink(tool(version), bin+".new"), os.Rename(bin+".new", bin)); err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func upgradeUnderStream(t *testing.T, l *lab.Lab, runtimes []*runtime, from, to 
 	t.Helper()
 	stream := make(chan error, 1)
 	go func() { stream <- from.ping(1500, "0.02", to.IPs...) }() // 30 s
-	// ExecSync needs the client's containerd, so that one stays.
+	// ExecSync needs the client's containerd, so that containerd stays.
 	runtimes[0].stop(t)
 	runtimes[0].start(t)
 	upgrade()

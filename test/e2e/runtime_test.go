@@ -142,7 +142,7 @@ func (r *runtime) run(t *testing.T, name string, hostPort int) pod {
 	return p
 }
 
-// exec runs a command in the pod and returns what it printed.
+// exec runs a command in the pod and returns its output.
 func (p pod) exec(words ...string) (string, error) {
 	return p.on.node.Output(p.on.cri, append([]string{p.on.dir + "/sock", "exec", p.Container}, words...)...)
 }

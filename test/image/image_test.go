@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 // cgroup is the parent of the containers', below each hierarchy.
 const cgroup = "/loden-image-test"
 
-// build builds the image for one architecture as `make image` does and unpacks it.
+// build builds the image for an architecture as `make image` does and unpacks it.
 func build(arch string) (string, error) {
 	root, err := filepath.Abs("../../.cache/image/test-" + arch)
 	if err != nil {

@@ -131,7 +131,7 @@ func (c *cluster) command(args ...string) *exec.Cmd {
 	return c.host.Command(context.Background(), program("kubectl"), args...)
 }
 
-// ask calls kubectl and returns what it printed, or what it complained about.
+// ask calls kubectl and returns its output, or its error message.
 func (c *cluster) ask(args ...string) (string, error) {
 	var said strings.Builder
 	cmd := c.command(args...)
@@ -143,7 +143,7 @@ func (c *cluster) ask(args ...string) (string, error) {
 	return string(out), err
 }
 
-// kubectl is ask for what must work.
+// kubectl calls kubectl and fails the test on an error.
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := c.ask(args...)
@@ -174,7 +174,7 @@ func (c *cluster) read(t *testing.T, into any, args ...string) {
 	}
 }
 
-// show logs what an operator would look at first.
+// show logs the outputs that an operator would look at first.
 func (c *cluster) show(t *testing.T) {
 	t.Helper()
 	for _, args := range [][]string{

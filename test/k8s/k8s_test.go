@@ -43,10 +43,10 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
-// manifests returns the directory of what is applied.
+// manifests returns the directory of the manifests.
 func manifests(name string) string { return repository("test/k8s/manifests/" + name) }
 
-// becomesReady applies one of the manifests and wants both nodes to be Ready by it.
+// becomesReady applies a manifest and wants both nodes to be Ready by it.
 func (c *cluster) becomesReady(t *testing.T, name string) {
 	t.Helper()
 	c.kubectl(t, "wait", "node", "--all", "--for=condition=Ready=False", "--timeout=60s")
@@ -99,7 +99,7 @@ func (c *cluster) servesBy(t *testing.T, mode string, pods []pod) {
 	}
 }
 
-// answeredByAll asks until every pod has answered; once one has, no answer may fail to come.
+// answeredByAll asks until every pod has answered; after the first answer no answer may fail to come.
 func (c *cluster) answeredByAll(t *testing.T, what string, pods []pod, ask func() (string, error)) {
 	t.Helper()
 	from := map[string]int{}
@@ -186,7 +186,7 @@ func reachEachOther(t *testing.T, pods []pod) {
 	}
 }
 
-// startPods starts one pod on each node and returns them in the nodes' order.
+// startPods starts a pod on each node and returns the pods in the nodes' order.
 func (c *cluster) startPods(t *testing.T) []pod {
 	began := time.Now()
 	c.kubectl(t, "apply", "-k", manifests("pods"))
@@ -226,7 +226,7 @@ type pod struct {
 	ips        []string // both families
 }
 
-// exec runs a command in the pod and returns what it printed.
+// exec runs a command in the pod and returns its output.
 func (p pod) exec(words ...string) (string, error) {
 	return p.c.ask(append([]string{"exec", p.name, "--"}, words...)...)
 }

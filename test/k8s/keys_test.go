@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// authority signs what the cluster's programs prove themselves by, and keeps it in files:
+// authority signs the certificates of the cluster's programs, and keeps them in files:
 // NAME.crt, NAME.key, NAME.kubeconfig.
 type authority struct {
 	t    *testing.T

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// imagesEnv names the directory with the images and what is in them, which are made
+	// imagesEnv names the directory with the images and their contents, which are made
 	// before the sandbox is entered: their build needs the network.
 	imagesEnv = "LODEN_TEST_K8S_IMAGES"
 	podImage  = "localhost/loden-test-pod:1"
@@ -71,7 +71,7 @@ func image(name string) string { return filepath.Join(os.Getenv(imagesEnv), name
 func repository(path string) string {
 	abs, err := filepath.Abs(filepath.Join("../..", path))
 	if err != nil {
-		return path // without a working directory nothing else works either
+		return path // without a working directory the test cannot work at all
 	}
 	return abs
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // ownDirs are a node's own, so that everything is at its standard path; /run is last, for
-// what is mounted comes from below it.
+// all mounts come from below it.
 var ownDirs = []string{"/var/lib", "/var/log", "/opt", "/etc/cni", "/run"}
 
 // settings are what kubelet writes to the machine, which is not the test's alone. It finds
@@ -93,7 +93,7 @@ func (n *node) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output runs a short command on the node and returns what it printed.
+// output runs a short command on the node and returns its output.
 func (n *node) output(name string, args ...string) (string, error) {
 	out, err := n.command(name, args...).CombinedOutput()
 	if err != nil {
@@ -102,7 +102,7 @@ func (n *node) output(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// start starts one of the node's programs.
+// start starts a program on the node.
 func (n *node) start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
 	return start(t, name+" on "+n.name, n.command(program(name), args...), filepath.Join(n.c.dir, name+"-"+n.name+".log"))
@@ -179,7 +179,7 @@ tlsPrivateKeyFile: %q
 		"--node-ip="+n.address+","+net6+number)
 }
 
-// serve starts kube-proxy in a mode, in place of the one that is there.
+// serve starts kube-proxy in a mode, in place of the kube-proxy that runs.
 func (n *node) serve(t *testing.T, mode string) {
 	t.Helper()
 	if n.proxy != nil {

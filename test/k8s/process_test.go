@@ -60,7 +60,7 @@ func (p *process) running() error {
 	}
 }
 
-// stop ends the program; a second time does nothing.
+// stop ends the program; a second call has no effect.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {

@@ -110,7 +110,7 @@ type stream struct {
 	over        bool
 }
 
-// flow is what the pod says of it at its end.
+// flow is the pod's account of the stream at its end.
 type flow struct {
 	Sent, Lost int
 	Pause      time.Duration
@@ -137,10 +137,10 @@ func (p pod) stream(t *testing.T, to string) *stream {
 	return s
 }
 
-// end ends the stream and returns what became of it.
+// end ends the stream and returns its account.
 func (s *stream) end() (flow, error) {
 	s.over = true
-	kill := time.AfterFunc(30*time.Second, func() { _ = s.cmd.Process.Kill() }) // it waits for what is under way, not longer
+	kill := time.AfterFunc(30*time.Second, func() { _ = s.cmd.Process.Kill() }) // it waits for the packets under way, not longer
 	defer kill.Stop()
 	err := errors.Join(s.in.Close(), s.cmd.Wait())
 	var f flow

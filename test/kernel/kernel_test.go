@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// limit is how long anything may take: the guest's processor is an emulated one.
+// limit bounds every wait: the guest's processor is emulated.
 const limit = 5 * time.Minute
 
 // cluster makes a lab and waits until it stands.
@@ -155,7 +155,7 @@ func restart(t *testing.T, n *lab.Node, s syscall.Signal) {
 }
 
 // underStreams runs work while pods of the first two nodes send to each other, and wants
-// every packet to arrive. The rate is what the emulated processor bears.
+// every packet to arrive. The emulated processor bears this rate.
 func underStreams(t *testing.T, l *lab.Lab, work func()) {
 	t.Helper()
 	a, b := l.Nodes[0].Pods[0], l.Nodes[1].Pods[0]

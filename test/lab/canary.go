@@ -18,7 +18,7 @@ const canaryPrefix = "LODEN-LAB-CANARY-"
 // canaryLen is the length of a canary's text: the prefix and 16 hexadecimal digits.
 const canaryLen = len(canaryPrefix) + 16
 
-// canaryIn returns the canary's text when frame is one.
+// canaryIn returns the canary's text when frame is a canary.
 func canaryIn(frame []byte) (string, bool) {
 	at := bytes.Index(frame, []byte(canaryPrefix))
 	if at < 0 || len(frame) < at+canaryLen {
@@ -47,7 +47,7 @@ func (w *Wire) Sync(ctx context.Context) error {
 	return nil
 }
 
-// canary sends one canary with addr at both ends and waits until it was seen as clear.
+// canary sends a canary with addr at both ends and waits until the wire counted it as clear.
 func (w *Wire) canary(ctx context.Context, addr netip.Addr, text string) error {
 	name := fmt.Sprintf("%s%016x", canaryPrefix, rand.Uint64())
 	if err := w.host.Send(w.iface, canaryFrame(addr, name+text)); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Path is what was found out about traffic between two pods in one family.
+// Path is the finding about traffic between two pods in a family.
 type Path struct {
 	From      string        `json:"from"` // pod
 	To        string        `json:"to"`
@@ -17,12 +17,12 @@ type Path struct {
 	ToNode    string        `json:"toNode"`
 	Family    string        `json:"family"`
 	Latency   time.Duration `json:"latencyNs"`         // of the fastest of a few echoes
-	Local     bool          `json:"local"`             // both pods on one node: no tunnel in between
+	Local     bool          `json:"local"`             // both pods on the same node: no tunnel in between
 	Encrypted bool          `json:"encrypted"`         // it crossed the underlay in the tunnel and nowhere in clear
 	Problem   string        `json:"problem,omitempty"` // why there is no answer
 }
 
-// Exit is what was found out about traffic from a pod to the outside.
+// Exit is the finding about traffic from a pod to the outside.
 type Exit struct {
 	From    string        `json:"from"`
 	Node    string        `json:"node"`
@@ -48,7 +48,7 @@ const (
 	echoSize = 128
 )
 
-// pathLimit bounds the wait for one path: a handshake is tried again every 5 s.
+// pathLimit bounds the wait for a path: WireGuard repeats a handshake every 5 s.
 const pathLimit = 30 * time.Second
 
 // Check sends traffic over every path there is and looks at the wires meanwhile.
@@ -70,7 +70,7 @@ func (l *Lab) Check(ctx context.Context) Verdict {
 	return v
 }
 
-// checkPair tries every pod of one node with every pod of another.
+// checkPair tries every pod of a node with every pod of another node.
 func (l *Lab) checkPair(ctx context.Context, from, to *Node) []Path {
 	var out []Path
 	for _, a := range from.Pods {
@@ -122,7 +122,7 @@ func (l *Lab) checkPath(ctx context.Context, a, b *Pod, f opt.Family) Path {
 	if err := l.Wire.Sync(ctx); err != nil {
 		return fail(err)
 	}
-	// Each echo and each answer is one frame at least.
+	// Each echo and each answer is a frame at least.
 	path.Encrypted = !path.Local && l.tunnelled(a.Node, b.Node)-tunnelled >= 2*echoes && l.Wire.Counts()[Clear] == leaked
 	return path
 }
@@ -138,7 +138,7 @@ func (l *Lab) tunnelled(a, b *Node) int {
 	return n
 }
 
-// checkExit asks the outside who a pod is.
+// checkExit asks the outside for a pod's address as the outside sees it.
 func (l *Lab) checkExit(ctx context.Context, pod *Pod, f opt.Family) Exit {
 	ctx, stop := context.WithTimeout(ctx, pathLimit)
 	defer stop()
@@ -155,7 +155,7 @@ func (l *Lab) checkExit(ctx context.Context, pod *Pod, f opt.Family) Exit {
 	return exit
 }
 
-// pathProblems lists what is wrong with paths and exits.
+// pathProblems lists the problems of paths and exits.
 func (v Verdict) pathProblems() []string {
 	var out []string
 	for _, p := range v.Paths {
@@ -174,7 +174,7 @@ func (v Verdict) pathProblems() []string {
 	return out
 }
 
-// wireProblems lists what was on the wires and should not have been.
+// wireProblems lists the frames on the wires that should not have been there.
 func (l *Lab) wireProblems(ctx context.Context) []string {
 	ctx, stop := context.WithTimeout(ctx, pathLimit)
 	defer stop()

@@ -19,12 +19,12 @@ type Lab struct {
 	Nodes    []*Node
 	Store    *Store
 	Outside  *Outside
-	Wire     *Wire // what was seen on the underlay
-	Uplink   *Wire // what was seen on the way to the outside
+	Wire     *Wire // the frames on the underlay
+	Uplink   *Wire // the frames on the way to the outside
 	underlay *sandbox.Switch
 	internet *sandbox.Switch
 
-	stop     context.CancelFunc // ends what runs in this process
+	stop     context.CancelFunc // ends the goroutines of this process
 	watchers sync.WaitGroup
 }
 
@@ -64,7 +64,7 @@ func New(o Options) (*Lab, error) {
 	return l, l.watch(ctx)
 }
 
-// Program returns the path of one of the lab's programs.
+// Program returns the path of a program of the lab.
 func (l *Lab) Program(name string) string { return filepath.Join(l.Bin, name) }
 
 // report tells the user of a step.

@@ -17,7 +17,7 @@ import (
 type Node struct {
 	*sandbox.Host
 	Underlay opt.Dual[netip.Addr] // of eth0: where tunnels end
-	Internet opt.Dual[netip.Addr] // of eth1: what masqueraded traffic comes from
+	Internet opt.Dual[netip.Addr] // of eth1: source of masqueraded traffic
 	Pods     []*Pod
 
 	lab    *Lab
@@ -87,7 +87,7 @@ func (n *Node) Env() (config.Env, error) {
 	return config.ParseEnv(data)
 }
 
-// Loden runs a short command of the loden program on the node and returns what it printed.
+// Loden runs a short command of the loden program on the node and returns its output.
 func (n *Node) Loden(args ...string) (string, error) {
 	return n.Output(n.lab.Program("loden"), args...)
 }

@@ -35,22 +35,22 @@ func (f Families) List() []opt.Family {
 	return out
 }
 
-// Options is what a lab is made from.
+// Options describes a lab.
 type Options struct {
 	Nodes    int      // at least 1
 	Pods     int      // on each node
 	Families Families // of the overlay
-	Underlay Families // IPv4 or IPv6: what carries the tunnels and etcd
+	Underlay Families // IPv4 or IPv6: the family that carries the tunnels and etcd
 	Engines  []string // --engine of the first node, the second, … and round again; none means auto
 	Flags    []string // further flags of every `loden run`
 	Bin      string   // absolute directory of the programs; plugins are in its "cni"
 
-	// Report is told of each step, one line without a line end. It may be called by
+	// Report gets each step as a line without line end. It may be called by
 	// several goroutines at once.
 	Report func(line string)
 }
 
-// Validate checks what does not need the machine.
+// Validate checks the options without looking at the machine.
 func (o Options) Validate() error {
 	switch {
 	case o.Nodes < 1 || o.Nodes > 200:
@@ -87,7 +87,7 @@ const (
 	firstNode     = 17
 )
 
-// overlay returns the cluster's networks: what pods get their addresses from.
+// overlay returns the cluster's networks, from which pods get their addresses.
 func overlay() opt.Dual[netip.Prefix] {
 	return opt.Dual[netip.Prefix]{
 		V4: opt.Some(netip.MustParsePrefix("10.244.0.0/16")),

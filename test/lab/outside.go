@@ -13,7 +13,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// Outside is a host that knows nothing of the overlay: it has no route back to pods, and
+// Outside is a host without knowledge of the overlay: it has no route back to pods, and
 // tells whoever asks which address it sees them as.
 type Outside struct {
 	*sandbox.Host
@@ -42,7 +42,7 @@ func (l *Lab) newOutside(ctx context.Context) error {
 	return nil
 }
 
-// listenUDP opens a UDP socket on a host. Port 0 takes a free one.
+// listenUDP opens a UDP socket on a host. Port 0 takes a free port.
 func listenUDP(ctx context.Context, h *sandbox.Host, local netip.AddrPort) (*net.UDPConn, error) {
 	var conn net.PacketConn
 	err := h.Do(func() (err error) {
@@ -52,7 +52,7 @@ func listenUDP(ctx context.Context, h *sandbox.Host, local netip.AddrPort) (*net
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", h.Name, err)
 	}
-	return conn.(*net.UDPConn), nil // what ListenPacket returns for "udp"
+	return conn.(*net.UDPConn), nil // ListenPacket returns this type for "udp"
 }
 
 // answer tells every sender the address it was seen as, until ctx is done.

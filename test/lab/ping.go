@@ -44,14 +44,14 @@ func Ping(ctx context.Context, from *sandbox.Host, to netip.Addr, size int) (tim
 	}
 }
 
-// pinger is one echo conversation.
+// pinger is a conversation of echoes.
 type pinger struct {
 	conn    *icmp.PacketConn
 	to      net.IPAddr
 	message icmp.Message
 	echo    icmp.Echo
 	proto   int       // for parsing: 1 or 58
-	answer  icmp.Type // what an answer looks like
+	answer  icmp.Type // type of an answer
 }
 
 func newPinger(from *sandbox.Host, to netip.Addr, size int) (*pinger, error) {
@@ -77,7 +77,7 @@ func newPinger(from *sandbox.Host, to netip.Addr, size int) (*pinger, error) {
 	return p, nil
 }
 
-// once sends one echo and waits for its answer.
+// once sends an echo and waits for its answer.
 func (p *pinger) once(deadline time.Time) error {
 	p.echo.Seq++
 	p.message.Body = &p.echo

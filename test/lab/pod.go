@@ -114,7 +114,7 @@ type nodeExec struct {
 	host *sandbox.Host
 }
 
-// ExecPlugin runs one plugin; a failing plugin's own error object becomes the error.
+// ExecPlugin runs a plugin; a failing plugin's own error object becomes the error.
 func (e *nodeExec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := e.host.Command(ctx, path)

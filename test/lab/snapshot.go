@@ -10,7 +10,7 @@ import (
 )
 
 // views are the commands whose output together is what a network namespace holds. A
-// command that is missing on the machine shows nothing.
+// command that is missing on the machine adds no line.
 var views = [][2]string{
 	{"links", "ip -d link"},
 	{"addresses", "ip addr"},
@@ -37,7 +37,7 @@ var passing = regexp.MustCompile(`\[\d+:\d+\]|expires \d+sec|counter packets \d+
 func Snapshot(h *sandbox.Host) []string {
 	var out []string
 	for _, v := range views {
-		text, _ := h.Output("sh", "-c", v[1]+" 2>/dev/null") // what fails shows nothing
+		text, _ := h.Output("sh", "-c", v[1]+" 2>/dev/null") // a failing command adds no line
 		for line := range strings.Lines(text) {
 			line = strings.TrimSpace(passing.ReplaceAllString(strings.TrimRight(line, "\n"), ""))
 			if line != "" {
@@ -48,7 +48,7 @@ func Snapshot(h *sandbox.Host) []string {
 	return out
 }
 
-// Differences returns the lines that are in only one of two snapshots, marked by - and +.
+// Differences returns the lines that only a single snapshot has, marked by - and +.
 func Differences(before, after []string) []string {
 	var out []string
 	for _, line := range before {

@@ -33,7 +33,7 @@ func (s *Store) Endpoint() string {
 // Start starts etcd on the data of its last start and waits until it answers. A crash of the
 // machine ends the lab, so etcd does not sync its data to disk.
 func (s *Store) Start(ctx context.Context) error {
-	const peer = "http://127.0.0.1:2380" // no other member uses it: the cluster has one member
+	const peer = "http://127.0.0.1:2380" // the cluster has a single member, so no other member uses it
 	cmd := s.Command(context.WithoutCancel(ctx), s.program, "--data-dir", s.Path("/var/lib/loden/etcd"),
 		"--listen-client-urls", s.Endpoint(), "--advertise-client-urls", s.Endpoint(),
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,

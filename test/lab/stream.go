@@ -13,7 +13,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Stream is a paced sequence of numbered UDP packets from one pod to another.
+// Stream is a paced sequence of numbered UDP packets from a pod to another pod.
 type Stream struct {
 	From, To *Pod
 	Family   opt.Family
@@ -21,7 +21,7 @@ type Stream struct {
 	Least    int // packets to send even when the context ends earlier
 }
 
-// Flow is what became of a stream.
+// Flow is the account of a stream.
 type Flow struct {
 	Sent, Received int
 	Doubled        int           // received more than once
@@ -35,7 +35,7 @@ const (
 	streamGrace = 3 * time.Second // how long the last packets may be under way
 )
 
-// Run sends until ctx is done and Least packets are out, then waits for what is under way.
+// Run sends until ctx is done and Least packets are out, then waits for the packets under way.
 // Packets that the sender could not hand to the kernel are not counted as sent, but are an
 // error.
 func (s Stream) Run(ctx context.Context) (Flow, error) {

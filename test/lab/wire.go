@@ -14,7 +14,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// Kind is what a frame on a wire is.
+// Kind is the kind of a frame on a wire.
 type Kind string
 
 // The kinds of frames.
@@ -27,7 +27,7 @@ const (
 	Unexpected Kind = "unexpected"  // anything else
 )
 
-// Wire counts what crosses a switch.
+// Wire counts the frames on a switch.
 type Wire struct {
 	tap      *sandbox.Tap
 	host     *sandbox.Host // that canaries are sent from, by iface
@@ -66,7 +66,7 @@ func (w *Wire) run(ctx context.Context) {
 	w.err = err
 }
 
-// see counts one frame.
+// see counts a frame.
 func (w *Wire) see(frame []byte) {
 	p := sandbox.ParseFrame(frame)
 	kind := w.classify(p)
@@ -160,7 +160,7 @@ func isOverlay(a netip.Addr) bool {
 	return false
 }
 
-// within reports whether both ends of p are in one of the networks.
+// within reports whether both ends of p are in the same network of the list.
 func within(nets opt.Dual[netip.Prefix], p sandbox.Packet) bool {
 	for _, n := range nets.All() {
 		if n.Contains(p.Src) && n.Contains(p.Dst) {
@@ -170,7 +170,7 @@ func within(nets opt.Dual[netip.Prefix], p sandbox.Packet) bool {
 	return false
 }
 
-// onUnderlay says what may be on the underlay.
+// onUnderlay returns the kind of a frame on the underlay.
 func onUnderlay(p sandbox.Packet) Kind {
 	switch {
 	case isNeighbour(p):
@@ -185,7 +185,7 @@ func onUnderlay(p sandbox.Packet) Kind {
 	return Unexpected
 }
 
-// onInternet says what may be on the way to the outside.
+// onInternet returns the kind of a frame on the way to the outside.
 func onInternet(p sandbox.Packet) Kind {
 	switch {
 	case isNeighbour(p):
@@ -196,7 +196,7 @@ func onInternet(p sandbox.Packet) Kind {
 	return Unexpected
 }
 
-// isNeighbour reports whether p is what every host says to its neighbours.
+// isNeighbour reports whether p is neighbour discovery, which every host sends.
 func isNeighbour(p sandbox.Packet) bool {
 	switch {
 	case p.EtherType == unix.ETH_P_ARP, p.Protocol == unix.IPPROTO_IGMP:

@@ -29,7 +29,7 @@ var ownDirs = []string{
 }
 
 // lockThread keeps the calling goroutine on its thread for good: the thread's namespace
-// or death signal is part of what the goroutine does.
+// or death signal is part of the goroutine's work.
 func lockThread() { runtime.LockOSThread() }
 
 // Host is a machine of the sandbox: a network namespace with directories of its own under
@@ -60,7 +60,7 @@ func NewHost(name string) (*Host, error) {
 	return h, h.Run("ip", "link", "set", "lo", "up")
 }
 
-// Path returns where the machine finds what the host calls path, for the directories that
+// Path returns the machine's path of a path on the host, for the directories that
 // are the host's own.
 func (h *Host) Path(path string) string { return filepath.Join(hostsDir, h.Name, path) }
 
@@ -82,7 +82,7 @@ func EnterNetNS(path string) error {
 }
 
 // Command returns a command that will run on the host. Its process is the command itself
-// (every wrapper replaces itself by exec), so its PID is the one to signal.
+// (every wrapper replaces itself by exec), so the command's PID is the PID to signal.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	var script strings.Builder
 	for _, dir := range ownDirs {
@@ -94,13 +94,13 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 	return exec.CommandContext(ctx, "nsenter", full...)
 }
 
-// Run runs a short command on the host; what it printed is in the error.
+// Run runs a short command on the host; the error has the command's output.
 func (h *Host) Run(name string, args ...string) error {
 	_, err := h.Output(name, args...)
 	return err
 }
 
-// Output runs a short command on the host and returns what it printed on both streams.
+// Output runs a short command on the host and returns its output on both streams.
 func (h *Host) Output(name string, args ...string) (string, error) {
 	out, err := h.Command(context.Background(), name, args...).CombinedOutput()
 	if err != nil {
@@ -156,7 +156,7 @@ func (h *Host) PIDs() ([]string, error) {
 
 // Kill ends every process on the host by SIGKILL, and those that start meanwhile.
 func (h *Host) Kill() error {
-	for range 1000 { // processes that make processes: each round ends what the last one missed
+	for range 1000 { // processes that make processes: each round ends the children that the last round missed
 		pids, err := h.PIDs()
 		if err != nil || len(pids) == 0 {
 			return err

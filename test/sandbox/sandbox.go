@@ -1,6 +1,6 @@
 // Package sandbox owns whole networks on one machine: fresh namespaces that hold hosts
 // and the wires between them. The lab and every test that needs a kernel are built on it.
-// It knows nothing of leases, WireGuard or rules.
+// It does not know leases, WireGuard or rules.
 //
 //	machine ── Enter ──► private network, mount, process and (without root) user namespace
 //	                      with a /run of its own; ends whole with the program
@@ -8,7 +8,7 @@
 //	                       ├─ Host "node2"
 //	                       └─ Wire           a veth pair between two of them
 //
-// Nothing is ever left behind: namespaces and mounts die with the last process in them, and
+// A sandbox leaves no trace: namespaces and mounts die with the last process in them, and
 // every process in the sandbox dies with its init, even on SIGKILL.
 package sandbox
 
@@ -27,7 +27,7 @@ import (
 const stageEnv = "LODEN_SANDBOX_STAGE"
 
 // InsideEnv is in the initial environment of a program that runs inside its sandbox, and
-// of no other process: what /proc/PID/environ shows to those who look for it.
+// of no other process: readers of /proc/PID/environ recognise the sandbox by it.
 const InsideEnv = stageEnv + "=inside"
 
 // Enter moves the program into a sandbox. The process that calls it becomes a waiting
@@ -163,7 +163,7 @@ func overlay(dir string) error {
 	return nil
 }
 
-// run executes a short command and puts what it said into the error.
+// run executes a short command and puts its output into the error.
 func run(name string, args ...string) error {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {

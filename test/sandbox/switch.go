@@ -6,7 +6,7 @@ import (
 )
 
 // Switch joins any number of hosts like an Ethernet switch: a bridge in a namespace of its
-// own, one port for each host plugged in.
+// own, with a port for each host plugged in.
 //
 //	host a: eth0 ──┐
 //	host b: eth0 ──┤ bridge "switch" in the namespace of the switch ── Tap

@@ -11,14 +11,14 @@ import (
 )
 
 // tapBuffer is the receive buffer of a Tap in bytes: some 10,000 full frames, so that a
-// reader that waits for the processor misses nothing.
+// reader that waits for the processor misses no frame.
 const tapBuffer = 16 << 20
 
 // Tap sees every frame that enters a switch, once. Frames from the moment of NewTap on
 // wait in the kernel until Run reads them.
 type Tap struct {
 	conn   *socket.Conn
-	bridge int // index of the bridge, which repeats what its ports received
+	bridge int // index of the bridge, which repeats the frames of its ports
 }
 
 // NewTap opens a tap on s. The caller closes it.
@@ -37,7 +37,7 @@ func (s *Switch) NewTap() (*Tap, error) {
 // packetSocket opens a packet socket on every link of the calling thread's namespace and
 // returns the index of the link called name.
 func packetSocket(name string) (*socket.Conn, int, error) {
-	// Protocol 0 receives nothing yet: the buffer must be large before the first frame.
+	// Protocol 0 receives no frame yet: the buffer must be large before the first frame.
 	conn, err := socket.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0, "packet", nil)
 	if err != nil {
 		return nil, 0, err
@@ -78,7 +78,7 @@ func (t *Tap) Run(ctx context.Context, see func(frame []byte)) error {
 	}
 }
 
-// drain passes on what waits in the socket without blocking.
+// drain passes on the frames that wait in the socket without blocking.
 func (t *Tap) drain(buf []byte, see func([]byte)) error {
 	return control(t.conn, func(fd int) error {
 		for {
@@ -94,7 +94,7 @@ func (t *Tap) drain(buf []byte, see func([]byte)) error {
 	})
 }
 
-// pass hands on frames that a port received, not what the bridge sends out of the others.
+// pass hands on frames that a port received, not the copies that the bridge sends out of its ports.
 func (t *Tap) pass(frame []byte, from unix.Sockaddr, see func([]byte)) {
 	link, ok := from.(*unix.SockaddrLinklayer)
 	if ok && link.Pkttype != unix.PACKET_OUTGOING && link.Ifindex != t.bridge {
@@ -103,7 +103,7 @@ func (t *Tap) pass(frame []byte, from unix.Sockaddr, see func([]byte)) {
 }
 
 // Missed returns how many frames the kernel dropped since the last call because Run was
-// too slow. A proof that nothing was on the wire is worth nothing unless it is 0.
+// too slow. A proof that no such frame was on the wire counts only if it is 0.
 func (t *Tap) Missed() (uint32, error) {
 	var missed uint32
 	err := control(t.conn, func(fd int) error {

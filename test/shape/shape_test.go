@@ -17,7 +17,7 @@ import (
 // module is the path that every package of ours starts with.
 const module = "github.com/loden-net/loden/"
 
-// pkg is what `go list` says of a package.
+// pkg is a package as `go list` describes it.
 type pkg struct {
 	ImportPath   string
 	Name         string
@@ -79,10 +79,10 @@ func layer(short string) int {
 	return -1
 }
 
-// toolbox is the one package that tests of every layer use: it knows nothing of Loden.
+// toolbox is the package that tests of every layer use: it does not know Loden.
 const toolbox = "test/sandbox"
 
-// badImport says why from may not import to, or nothing.
+// badImport returns the reason why from may not import to, or "".
 func badImport(from, to string) string {
 	if !strings.HasPrefix(to, module) {
 		return badForeign(from, to)
@@ -120,7 +120,7 @@ func badImport(from, to string) string {
 // within reports whether a package is root or lies below it.
 func within(short, root string) bool { return short == root || strings.HasPrefix(short, root+"/") }
 
-// badForeign says why a package may not import another module's, or nothing.
+// badForeign returns the reason why a package may not import another module's, or "".
 func badForeign(from, to string) string {
 	etcd := strings.HasPrefix(to, "go.etcd.io/")
 	switch {

@@ -18,7 +18,7 @@ const (
 	maxReadmeLines   = 40
 )
 
-// parse reads the package's files; generated ones are left out.
+// parse reads the package's files except generated files.
 func parse(t *testing.T, set *token.FileSet, p pkg) []*ast.File {
 	t.Helper()
 	var files []*ast.File
@@ -85,12 +85,12 @@ func unexplained(d ast.Decl) []*ast.Ident {
 	return nil
 }
 
-// wellKnown reports whether a method is one that everybody knows the meaning of.
+// wellKnown reports whether every reader knows the meaning of a method.
 func wellKnown(d *ast.FuncDecl) bool {
 	return d.Recv != nil && (d.Name.Name == "String" || d.Name.Name == "Error" || d.Name.Name == "Unwrap")
 }
 
-// receiverExported reports whether a function is no method, or one of an exported type.
+// receiverExported reports whether a function has no receiver, or an exported type as receiver.
 func receiverExported(d *ast.FuncDecl) bool {
 	if d.Recv == nil {
 		return true

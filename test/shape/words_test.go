@@ -39,7 +39,7 @@ func (d *density) add(text string) {
 	d.bad += len(indefinite.FindAllString(text, -1))
 }
 
-// comments counts the words of a Go file's comments; directives such as //go:build are left out.
+// comments counts the words of a Go file's comments without directives, for example //go:build.
 func comments(t *testing.T, path string) density {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)

@@ -18,7 +18,7 @@ func TestRunningEngineIsConfined(t *testing.T) {
 	n := l.Nodes[0]
 	for _, kind := range []engine.Kind{engine.WireGuardGo, engine.Loden} {
 		t.Run(string(kind), func(t *testing.T) {
-			for range 2 { // the second one takes the place of the first
+			for range 2 { // the second engine takes the place of the first
 				cmd := n.Command(t.Context(), l.Program("loden"), "engine", "loden0", "--engine", string(kind))
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
@@ -43,7 +43,7 @@ func TestRunningEngineIsConfined(t *testing.T) {
 	}
 }
 
-// confined fails the test unless a process has what an engine needs and no more.
+// confined fails the test unless a process has exactly the rights that an engine needs.
 func confined(t *testing.T, n *lab.Node, pid int) {
 	t.Helper()
 	status, err := n.Output("cat", fmt.Sprintf("/proc/%d/status", pid))

@@ -14,14 +14,14 @@ import (
 	"github.com/loden-net/loden/test/lab"
 )
 
-// badInput is one thing that is wrong, and what the one line about it must contain.
+// badInput is a mistake, and the words that the line about it must contain.
 type badInput struct {
-	prepare  string   // shell commands on the node; what they change is part of "before"
+	prepare  string   // shell commands on the node; "before" is the state after them
 	around   string   // shell commands in the daemon's own mount namespace, before it starts
 	document string   // network document in place of the right one
 	tcp, udp string   // address that another program on the node holds
 	iface    string   // uplink in place of eth0
-	flags    []string // further ones of loden run
+	flags    []string // further flags of loden run
 	want     []string
 }
 
@@ -74,7 +74,7 @@ func badInputs() map[string]badInput {
 	}
 }
 
-// TestBadInputIsOneLineAndChangesNothing runs `loden run` with one thing wrong each time.
+// TestBadInputIsOneLineAndChangesNothing runs `loden run` with a single mistake each time.
 func TestBadInputIsOneLineAndChangesNothing(t *testing.T) {
 	l := storeLab(t, lab.Options{Nodes: 1})
 	n := l.Nodes[0]
@@ -153,13 +153,13 @@ func (c badInput) hold(t *testing.T, n *lab.Node) {
 	}
 }
 
-// lastLine returns the last line of what a command printed.
+// lastLine returns the last line of a command's output.
 func lastLine(out string) string {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	return lines[len(lines)-1]
 }
 
-// putRaw writes a document past `loden network put`, which would refuse a wrong one.
+// putRaw writes a document past `loden network put`, which would refuse a wrong document.
 func putRaw(t *testing.T, l *lab.Lab, document []byte) {
 	t.Helper()
 	dial := func(ctx context.Context, addr string) (conn net.Conn, err error) {

@@ -120,13 +120,13 @@ func newSchedule(t *testing.T, l *lab.Lab, seed uint64) *schedule {
 	return s
 }
 
-// accident is one kind of step. It reports false when it makes no sense now.
+// accident is a kind of step. It reports false when the step makes no sense now.
 type accident struct {
 	name string
 	do   func(s *schedule, n *lab.Node) bool
 }
 
-// accidents are the kinds of steps, each as likely as the others.
+// accidents are the kinds of steps, all equally likely.
 func accidents() []accident {
 	return []accident{
 		{"SIGKILL", func(s *schedule, n *lab.Node) bool { return s.end(n, syscall.SIGKILL) }},
@@ -147,7 +147,7 @@ func accidents() []accident {
 	}
 }
 
-// step does one random thing to one random node, and now and then gives it time to matter.
+// step does a random step on a random node, and now and then gives it time to matter.
 func (s *schedule) step() {
 	s.t.Helper()
 	all := accidents()
@@ -188,7 +188,7 @@ func (s *schedule) newKey(n *lab.Node) bool {
 	return s.end(n, syscall.SIGTERM) && s.shell(n, "rm -f /var/lib/loden/private.key") && s.start(n)
 }
 
-// shell runs a command that may fail: what it removes may be gone already.
+// shell runs a command that may fail, for example because its object is gone already.
 func (s *schedule) shell(n *lab.Node, command string) bool {
 	_ = n.Run("sh", "-c", command+" 2>/dev/null")
 	return true
@@ -208,7 +208,7 @@ func (s *schedule) killEngine(n *lab.Node) bool {
 	return len(pids) > 0
 }
 
-// tear takes one of the two nets away. The other one must be there.
+// tear takes one net away. The other net must be there.
 func (s *schedule) tear(n *lab.Node, net, command string) bool {
 	if s.torn[n] != "" && s.torn[n] != net && !s.mended(n) {
 		return false
@@ -256,7 +256,7 @@ func (s *schedule) calm() {
 	}
 }
 
-// control takes both nets away on one node: now both families must be seen in clear.
+// control takes both nets away on a node: now both families must be seen in clear.
 func (s *schedule) control() {
 	s.t.Helper()
 	n := s.l.Nodes[0]

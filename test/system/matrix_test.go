@@ -30,7 +30,7 @@ func TestEveryPodReachesEveryPodAndTheOutsideEncrypted(t *testing.T) {
 }
 
 // TestPodsExchangeFullSizePackets sends packets of a pod's whole MTU: the sum that makes the
-// tunnel's MTU is right when nothing is too long for the underlay.
+// tunnel's MTU is right when no packet is too long for the underlay.
 func TestPodsExchangeFullSizePackets(t *testing.T) {
 	// The underlay's 1500 less IP, UDP 8, WireGuard's header and tag 16 + 16.
 	for underlay, mtu := range map[lab.Families]int{lab.IPv4: 1500 - 20 - 8 - 16 - 16, lab.IPv6: 1500 - 40 - 8 - 16 - 16} {

@@ -90,7 +90,7 @@ func TestFirstStartNeedsNothingOfSubnetEnv(t *testing.T) {
 	}
 }
 
-// exits attaches a pod and asks the outside who it is, in every family.
+// exits attaches a pod and asks the outside for the pod's address, in every family.
 func exits(t *testing.T, l *lab.Lab, n *lab.Node) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), standLimit)
@@ -108,7 +108,7 @@ func exits(t *testing.T, l *lab.Lab, n *lab.Node) {
 }
 
 // TestSwitchingIPv6OffRemovesItsRules starts a dual-stack node again with a network that
-// has IPv4 only: what was made for IPv6 must go, without a `down` in between.
+// has IPv4 only: the IPv6 parts must go, without a `down` in between.
 func TestSwitchingIPv6OffRemovesItsRules(t *testing.T) {
 	l := storeLab(t, lab.Options{Nodes: 1})
 	n := l.Nodes[0]

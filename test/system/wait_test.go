@@ -25,7 +25,7 @@ func says(t *testing.T, n *lab.Node, text string) {
 }
 
 // TestRunWaitsForStoreAndForDocumentAndSaysSoOnce starts a node with no etcd, then with an
-// empty one, then with a document.
+// empty document, then with a good document.
 func TestRunWaitsForStoreAndForDocumentAndSaysSoOnce(t *testing.T) {
 	l := newLab(t, lab.Options{Nodes: 1})
 	n := l.Nodes[0]

@@ -18,7 +18,7 @@ fi
 
 "$1" -f '{{range .Funcs}}{{println $.Path .Name}}{{end}}' ./cmd/... |
 	sed -n 's|^github.com/loden-net/loden/\([^ ]*\) \(.*\)|\1 \2|p' | grep -Ev '^test/|^[^ ]*fake ' | sort -u >"$out/tested"
-sed -n 's/^\([^# ][^ ]* [^ ]*\).*/\1/p' "$list" | sort -u >"$out/listed"
+sed -n 's/^\([^# ][^ ]* [^ :]*\).*/\1/p' "$list" | sort -u >"$out/listed"
 comm -23 "$out/tested" "$out/listed" >"$out/new"
 comm -13 "$out/tested" "$out/listed" >"$out/stale"
 if [ -s "$out/new" ]; then

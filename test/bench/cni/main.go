@@ -1,4 +1,4 @@
-// Command cni measures what loden-cni costs: ADD and DEL beside the bare reference chain
+// Command cni measures the cost of loden-cni: ADD and DEL beside the bare reference chain
 // (bridge with host-local) given the very configuration that loden-cni hands on, in turns
 // in one run, in a sandbox of its own. It owns the measurement and its report; it knows
 // loden-cni only as a program.
@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-// contender is one of the two, and how long its calls took.
+// contender is a program with the times of its calls.
 type contender struct {
 	name, program string
 	conf          []byte
@@ -138,7 +138,7 @@ func stolen() (time.Duration, error) {
 	return time.Duration(ticks) * tick, err
 }
 
-// delegatedConf attaches one container and returns what loden-cni gave to bridge for it.
+// delegatedConf attaches a container and returns the configuration that loden-cni gave to bridge.
 func delegatedConf(c *contender, plugins string) ([]byte, error) {
 	const id = "first"
 	if err := run("ip", "netns", "add", id); err != nil {
@@ -160,7 +160,7 @@ func delegatedConf(c *contender, plugins string) ([]byte, error) {
 	return note.Config, nil // the container stays, so that the bridge does
 }
 
-// once attaches and detaches one container in a fresh namespace.
+// once attaches and detaches a container in a fresh namespace.
 func (c *contender) once(id, plugins string, counts bool) error {
 	if err := run("ip", "netns", "add", id); err != nil {
 		return err
@@ -235,7 +235,7 @@ func mean(all []time.Duration) (sum time.Duration) {
 	return sum / time.Duration(len(all))
 }
 
-// pairs returns the ratios of the pairs in which neither slept: one nap is three times an ADD.
+// pairs returns the ratios of the pairs without a nap: a nap is three times an ADD.
 func pairs(ours, bare []time.Duration) []float64 {
 	var ratios []float64
 	for i := range ours {
@@ -259,7 +259,7 @@ func quantile(d []float64, p int) float64 {
 	return sorted[(len(sorted)-1)*p/100]
 }
 
-// run executes a short command; what it said is in the error.
+// run executes a short command; the error has its output.
 func run(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("run %s %v: %w: %s", name, args, err, out)

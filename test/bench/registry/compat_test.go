@@ -45,7 +45,7 @@ func start(t *testing.T) (*store, *etcd.Registry, flannel, config.Network) {
 	return s, r, newFlannel(s, "/net"), n
 }
 
-// flannelSees follows with flannel's manager and returns what it would have as peers.
+// flannelSees follows with flannel's manager and returns flannel's peers.
 type flannelSees struct {
 	results chan []flease.LeaseWatchResult
 	watcher flease.LeaseWatcher
@@ -61,7 +61,7 @@ func followWithFlannel(t *testing.T, f flannel) *flannelSees {
 		t.Fatal(err)
 	}
 	w := &flannelSees{results: make(chan []flease.LeaseWatchResult), peers: map[string]flease.Lease{}}
-	w.watcher.OwnLease = &flease.Lease{} // flannel never runs without one
+	w.watcher.OwnLease = &flease.Lease{} // flannel always runs with a lease
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -182,7 +182,7 @@ func TestWeReadFlannelsLeases(t *testing.T) {
 	if len(peers) != 1 || len(problems) != 0 {
 		t.Errorf("as a peer: %v, %v", peers, problems)
 	}
-	// Its value is what we would write of it, byte for byte.
+	// Its value equals the value that Loden would write, byte for byte.
 	resp, err := s.client.Get(t.Context(), "/net/subnets/", clientv3.WithPrefix())
 	if err != nil || len(resp.Kvs) != 1 {
 		t.Fatal(resp, err)

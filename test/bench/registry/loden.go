@@ -82,7 +82,7 @@ func (l loden) follow(ctx context.Context, known func(int)) error {
 		return err
 	}
 	defer r.Close()
-	var keep subnet.Snapshot // what a daemon keeps
+	var keep subnet.Snapshot // the daemon keeps the snapshot
 	err = r.Watch(ctx, func(s subnet.Snapshot) { keep = s; known(len(s.Leases)) })
 	_ = keep
 	return err

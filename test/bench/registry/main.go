@@ -15,7 +15,7 @@ import (
 // dualDoc has 65535 subnets of each family.
 const dualDoc = `{"Network":"10.0.0.0/8","EnableIPv6":true,"IPv6Network":"fd00::/40","Backend":{"Type":"wireguard"}}`
 
-// contender is one way of keeping leases. Each has etcd under a prefix of its own.
+// contender is a way of keeping leases. Each has etcd under a prefix of its own.
 type contender interface {
 	name() string
 
@@ -31,7 +31,7 @@ type contender interface {
 	prefix() string
 }
 
-// claim is what a node got.
+// claim is the lease that a node got.
 type claim struct {
 	v4, v6   string
 	requests int64 // that its claim took; -1 where the contender does not say

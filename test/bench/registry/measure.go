@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// atOnce lets nodes join at one moment.
+// atOnce lets nodes join at the same moment.
 func atOnce(ctx context.Context, s *store, c contender, nodes, watchers int) error {
 	followCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -77,7 +77,7 @@ func settle(ctx context.Context, known []atomic.Int64, want int64) {
 	}
 }
 
-// twice counts subnets that more than one node holds.
+// twice counts subnets that more than a single node holds.
 func twice(claims []claim, of func(claim) string) int {
 	count := map[string]int{}
 	for _, c := range claims {
@@ -106,7 +106,7 @@ func perNode(claims []claim) (per []int64, races int64, ok bool) {
 	return per, races, true
 }
 
-// large measures one follower and one more node in a cluster of many leases.
+// large measures a follower and a further node in a cluster of many leases.
 func large(ctx context.Context, s *store, c contender, leases int) error {
 	if err := c.seed(ctx, leases); err != nil {
 		return err

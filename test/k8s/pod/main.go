@@ -1,7 +1,7 @@
-// Command pod is what the pods of the Kubernetes test run. It is a test's program: it knows
-// nothing of Loden.
+// Command pod is the program in the pods of the Kubernetes test. It is a test's program: it does
+// not know Loden.
 //
-//	pod pause              # does nothing, as a pod's first container
+//	pod pause              # waits, as a pod's first container
 //	pod serve              # HTTP at 8080 answers the host's name, UDP at 7000 echoes
 //	pod get URL            # prints the answer
 //	pod stream HOST RATE   # numbered packets to HOST's echo until its input ends, then a Flow
@@ -87,7 +87,7 @@ func serve(ctx context.Context) error {
 	return errors.Join(err, echo.Close(), web.Close())
 }
 
-// get prints what a URL answers. Every call is a connection of its own.
+// get prints the answer of a URL. Every call is a connection of its own.
 func get(url string, w io.Writer) error {
 	client := http.Client{Timeout: 5 * time.Second}
 	answer, err := client.Get(url)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Flow is what became of a stream. A packet is lost when it, or its answer, did not come.
+// Flow is the account of a stream. A packet is lost when it, or its answer, did not come.
 type Flow struct {
 	Sent  int           `json:"sent"`
 	Lost  int           `json:"lost"`
@@ -16,11 +16,11 @@ type Flow struct {
 }
 
 const (
-	packetSize = 200             // bytes of UDP payload: the number, then nothing
+	packetSize = 200             // bytes of UDP payload: the number, then zeros
 	grace      = 2 * time.Second // how long the last packets may be under way
 )
 
-// Echo sends back whatever comes, until the connection is closed.
+// Echo sends every packet back, until the connection is closed.
 func Echo(conn net.PacketConn) error {
 	buf := make([]byte, 1500)
 	for {

@@ -1,6 +1,6 @@
 // Package etcdtest runs etcd servers for tests, each in a process of its own. The server is
 // the program that `make tools` builds from test/tools/etcd, so the product's module does not
-// depend on etcd's server. The package knows nothing of Loden.
+// depend on etcd's server. The package does not know Loden.
 package etcdtest
 
 import (
@@ -60,7 +60,7 @@ func root() (string, error) {
 }
 
 // build builds the server into path. Several test programs may call it at once: a lock lets
-// one build at a time, and the finished program appears by a rename.
+// a single build at a time, and the finished program appears by a rename.
 func build(root, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package linediff compares two texts line by line, for the failures of tests with golden texts.
-// It knows nothing of Loden.
+// It does not know Loden.
 package linediff
 
 import "strings"

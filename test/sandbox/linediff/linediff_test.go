@@ -16,7 +16,7 @@ func TestDiffShowsOnlyTheLinesThatDiffer(t *testing.T) {
 	}
 }
 
-// A diff is empty for equal texts only, and its lines are as many more on one side as the text has.
+// A diff is empty for equal texts only, and it removes and adds as many lines as the lengths differ.
 func TestDiffAccountsForEveryLine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		lines := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 8)

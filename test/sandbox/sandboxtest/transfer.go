@@ -29,7 +29,7 @@ func Transfer(from, to *sandbox.Host, addr string, size int64, within time.Durat
 	var sent, received uint32
 	var group errgroup.Group
 	group.Go(func() error {
-		_ = l.(*net.TCPListener).SetDeadline(deadline) // fails on a closed one only
+		_ = l.(*net.TCPListener).SetDeadline(deadline) // SetDeadline fails on a closed listener only
 		c, err := l.Accept()
 		if err != nil {
 			return err

@@ -5,7 +5,7 @@
 //	cri SOCKET run NAME IMAGE HOSTPORT COMMAND...   # {"pod":…,"container":…,"ips":[…]}
 //	cri SOCKET exec CONTAINER COMMAND...            # the command's output and exit status
 //	cri SOCKET stop POD
-//	cri SOCKET status                               # the conditions, one a line
+//	cri SOCKET status                               # the conditions, a line each
 package main
 
 import (
@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("cannot %v", args[1:])
 }
 
-// runPod makes a pod with one container.
+// runPod makes a pod with a single container.
 func runPod(ctx context.Context, c cri.RuntimeServiceClient, args []string) error {
 	name, image, command := args[0], args[1], args[3:]
 	port, err := strconv.Atoi(args[2])

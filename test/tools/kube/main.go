@@ -121,7 +121,7 @@ func check(text []byte) error {
 			return err
 		}
 		if !bytes.Contains(buffer[:n], []byte("kind:")) {
-			continue // a template that renders to nothing
+			continue // a template that renders to an empty text
 		}
 		if _, kind, err := decoder.Decode(buffer[:n], nil, nil); err != nil {
 			return fmt.Errorf("%v: %w in\n%s", kind, err, buffer[:n])

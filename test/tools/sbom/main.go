@@ -35,7 +35,7 @@ func main() {
 // ours is the module that the image is of.
 const ours = "github.com/loden-net/loden"
 
-// part is one thing that the image is made of, by its package URL.
+// part is a component of the image, by its package URL.
 type part struct{ name, version, purl string }
 
 // write collects the parts and prints the document.
@@ -76,7 +76,7 @@ func write(w io.Writer, name, version, packages string, programs []string) error
 	return enc.Encode(document(name, version, parts))
 }
 
-// debian reads the list of packages; a line that is not three words says nothing.
+// debian reads the list of packages; it ignores a line that does not have three words.
 func debian(data []byte) []part {
 	var all []part
 	lines := bufio.NewScanner(bytes.NewReader(data))
