@@ -137,7 +137,28 @@ func ParseValue(subnets opt.Dual[netip.Prefix], data []byte) (Lease, error) {
 	return l, nil
 }
 
-// key returns the one public key of the lease.
+// ParseFlannel reads as much of a lease that flannel wrote as every backend of flannel has:
+// the addresses of its node, with port 0. It fails for a lease of ours.
+func ParseFlannel(subnets opt.Dual[netip.Prefix], data []byte) (Lease, error) {
+	if len(data) > maxValue {
+		return Lease{}, fmt.Errorf("value of %d bytes is longer than %d", len(data), maxValue)
+	}
+	var v struct {
+		PublicIP   string
+		PublicIPv6 *string
+		Node       string
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return Lease{}, fmt.Errorf("value is not a lease: %w", err)
+	}
+	if v.Node != "" {
+		return Lease{}, errors.New("lease has a node name, so flannel did not write it")
+	}
+	endpoints, err := value{PublicIP: v.PublicIP, PublicIPv6: v.PublicIPv6}.endpoints()
+	return Lease{Subnets: subnets, Endpoints: endpoints}, err
+}
+
+// key returns the public key of the lease, which its two halves have in common.
 func (v value) key() (wgtypes.Key, error) {
 	var key opt.Option[wgtypes.Key]
 	for _, t := range []*tunnel{v.BackendData, v.BackendV6Data} {

@@ -28,7 +28,7 @@ var errRace = errors.New("store changed meanwhile")
 // want is taken over. Otherwise subnets are allocated, preferred subnets first.
 //
 // It runs lost races again, but does not wait for etcd. Called again and again within a
-// minute, it slows down. Errors: ErrNameTaken, subnet.ErrOutOfSubnets, ErrUnavailable.
+// minute, it slows down. Errors: ErrNameTaken, ErrKeyTaken, subnet.ErrOutOfSubnets, ErrUnavailable.
 func (r *Registry) Acquire(ctx context.Context, want Want) (*Claim, error) {
 	if err := checkName("acquire lease", want.Lease.Node); err != nil {
 		return nil, err
@@ -40,6 +40,9 @@ func (r *Registry) Acquire(ctx context.Context, want Want) (*Claim, error) {
 		return decide(s, try, time.Now(), r.seconds())
 	}}
 	c, err := x.run(ctx, want)
+	if err == nil {
+		r.held.Store(true)
+	}
 	if err != nil && !errors.Is(err, ErrUnavailable) { // the next Acquire finds what was written without an answer
 		x.giveUp(ctx)
 	}
@@ -78,7 +81,7 @@ func checkName(what, name string) error {
 // the survey asks for.
 func (r *Registry) survey(ctx context.Context, want Want, form string) (survey, error) {
 	s := newSurvey(r.keys, want)
-	s.form = form
+	s.form, s.running = form, r.held.Load()
 	resp, err := r.commit(ctx, transaction{what: "read leases"}, forGood,
 		clientv3.OpGet(r.keys.node(want.Lease.Node)),
 		clientv3.OpGet(r.keys.leases(), clientv3.WithPrefix()))

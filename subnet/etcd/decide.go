@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func decide(s survey, try int, now time.Time, seconds int64) (decision, error) {
 	var hangs opt.Option[etcdID] // none: a new etcd lease
 	if resumed {
 		d.lease.Reserved = own.id == forGood
-		if d.lease.Reserved || own.granted == seconds {
+		if d.lease.Reserved || own.granted == seconds && own.lease.Node != "" { // flannel's etcd lease stays flannel's
 			hangs = opt.Some(own.id)
 		}
 		if own.form == d.form && own.lease.Claimed != 0 && own.lease.Key != (wgtypes.Key{}) {
@@ -97,11 +98,16 @@ func decideReservation(s survey, try int) (decision, error) {
 
 // checkIdentity refuses to take the lease of another node that bears the same name. A
 // lease with the same key, with the same address (a node that was set up anew), or without
-// a node is ours.
+// a node is ours. A node that has lost its lease to another name and address with its own
+// key was cloned: it does not fight, since a node that was renamed starts anew.
 func (s *survey) checkIdentity() error {
 	own, ok := s.own().Get()
 	want := s.want.Lease
 	key := want.Key.String()
+	if ok && s.running && s.rank(own) == ourKey && !sameAddress(own.lease, want) {
+		return fmt.Errorf("acquire lease: %w: node %q at %s took the lease %s with this node's public key %s, so the two machines have one private key: "+
+			"on one of them stop loden, delete the file private.key in its state directory, and start it again", ErrKeyTaken, own.lease.Node, addresses(own.lease), own.form, key)
+	}
 	if !ok || own.lease.Waiting() || s.record.PublicKey == key || own.lease.Key == want.Key || sameAddress(own.lease, want) {
 		return nil
 	}
@@ -157,7 +163,7 @@ func (s *survey) complete(d decision) bool {
 			return false
 		}
 	}
-	return s.node != 0 && s.record == recordOf(d.form, d.lease)
+	return s.node != 0 && s.record == recordOf(d.form, d.lease) && len(s.earlier()) == 0
 }
 
 // writeTo sets d's transaction: it writes the lease, its owner keys and the node's record,
@@ -187,6 +193,14 @@ func (s *survey) writeTo(d *decision, hangs opt.Option[etcdID]) {
 	}
 	if resumed && own.form != d.form {
 		t.deletes = append(t.deletes, k.lease(own.form))
+	}
+	for _, l := range s.earlier() {
+		t.conditions = append(t.conditions, condition{key: k.lease(l.form), rev: l.mod})
+		t.deletes = append(t.deletes, k.lease(l.form))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.records)) {
+		t.conditions = append(t.conditions, condition{key: key, rev: s.records[key]})
+		t.deletes = append(t.deletes, key)
 	}
 	for key := range s.named {
 		if !slices.Contains(owners, key) {

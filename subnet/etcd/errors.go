@@ -27,6 +27,10 @@ var (
 	// identity.
 	ErrNameTaken = errors.New("node name is taken")
 
+	// ErrKeyTaken says that another machine has this node's private key and has taken its
+	// lease: the machines were cloned.
+	ErrKeyTaken = errors.New("public key is taken")
+
 	// ErrNoLease says that there is no lease of that name.
 	ErrNoLease = errors.New("no such lease")
 

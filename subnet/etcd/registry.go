@@ -27,6 +27,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -43,6 +44,7 @@ type Registry struct {
 	keys  layout
 	log   zerolog.Logger
 	pacer pacer
+	held  atomic.Bool // whether Acquire has succeeded
 }
 
 // Open prepares a registry. It reads the TLS files, but does not need etcd to be there:

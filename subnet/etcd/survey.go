@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -21,6 +22,8 @@ type survey struct {
 	want Want
 	form string // key form of the lease to treat as our own, for administrators; else ""
 
+	running bool // this process has held a lease before
+
 	revision int64
 	record   nodeRecord     // the node's record
 	node     int64          // mod revision of the record, 0 if absent
@@ -29,7 +32,7 @@ type survey struct {
 	flannel  bool           // flannel wrote some leases: it writes no owner keys
 
 	named   map[string]int64 // mod revisions of owner keys that bear a name of ours
-	records map[string]int64 // mod revisions of records under names that we had before
+	records map[string]int64 // mod revisions of our records under earlier names, by key
 	learned int              // conflicts of lost races that were added since the survey
 }
 
@@ -84,8 +87,11 @@ func (s *survey) add(kv *mvccpb.KeyValue) {
 		if slices.Contains(s.names(), string(kv.Value)) {
 			s.named[key] = kv.ModRevision
 		}
-	default:
-		s.records[key] = kv.ModRevision
+	default: // a record under an earlier name: ours if it names a lease with our key
+		var rec nodeRecord
+		if json.Unmarshal(kv.Value, &rec) == nil && slices.ContainsFunc(s.leases, func(l stored) bool { return l.form == rec.Lease && s.rank(l) == ourKey }) {
+			s.records[key] = kv.ModRevision
+		}
 	}
 }
 
@@ -104,6 +110,9 @@ func (s *survey) addLease(form string, kv *mvccpb.KeyValue) {
 	}
 	l := stored{form: form, create: kv.CreateRevision, mod: kv.ModRevision, id: etcdID(kv.Lease)}
 	l.lease, err = subnet.ParseValue(subnets, kv.Value)
+	if err != nil && flannels { // another backend of flannel
+		l.lease, err = subnet.ParseFlannel(subnets, kv.Value)
+	}
 	l.lease.Subnets, l.broken = subnets, err != nil
 	if s.rank(l) < noRank {
 		s.leases = append(s.leases, l)
@@ -120,7 +129,7 @@ func (s *survey) mentioned(value string) bool {
 			return true
 		}
 	}
-	return false
+	return s.want.Lease.Key != (wgtypes.Key{}) && strings.Contains(value, `"`+s.want.Lease.Key.String()+`"`)
 }
 
 // The ranks say why a lease is our own; the lowest rank wins.
@@ -128,6 +137,7 @@ const (
 	asked      = iota // an administrator asked for it by its key
 	recorded          // our record names it
 	ourName           // it bears our name
+	ourKey            // it has our public key: the node had another name before
 	ourAddress        // flannel wrote it, for an address of ours
 	noRank            // it is another node's
 )
@@ -136,27 +146,56 @@ func (s *survey) rank(l stored) int {
 	switch {
 	case l.form == s.form:
 		return asked
-	case l.form == s.record.Lease:
+	case l.form == s.record.Lease && (l.broken || l.lease.Node == "" || l.lease.Node == s.want.Lease.Node):
 		return recorded
 	case l.broken:
 		return noRank
 	case l.lease.Node == s.want.Lease.Node:
 		return ourName
+	case l.lease.Key == s.want.Lease.Key && l.lease.Key != (wgtypes.Key{}):
+		return ourKey
 	case l.lease.Node == "" && sameAddress(l.lease, s.want.Lease):
 		return ourAddress
 	}
 	return noRank
 }
 
-// own returns the lease that this node already has.
+// own returns the lease that this node already has: of several with the best rank the
+// lease of the preferred subnets, which running pods have, else the oldest.
 func (s *survey) own() opt.Option[stored] {
 	var best opt.Option[stored]
 	for _, l := range s.leases {
-		if b, ok := best.Get(); !ok || s.rank(l) < s.rank(b) {
+		if b, ok := best.Get(); !ok || s.compare(l, b) < 0 {
 			best = opt.Some(l)
 		}
 	}
 	return best
+}
+
+// compare is negative if a is our own lease rather than b.
+func (s *survey) compare(a, b stored) int {
+	preferred := func(l stored) int {
+		for f, p := range s.want.Prefer.All() {
+			if l.lease.Subnets.Of(f) == opt.Some(p) {
+				return 0
+			}
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(s.rank(a), s.rank(b)), cmp.Compare(preferred(a), preferred(b)), cmp.Compare(a.create, b.create))
+}
+
+// earlier returns the other leases that have our public key: peers refuse the younger of
+// two leases with the same key, so the decision deletes them.
+func (s *survey) earlier() []stored {
+	own := s.own().Or(stored{})
+	var out []stored
+	for _, l := range s.leases {
+		if l.form != own.form && s.rank(l) == ourKey {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // setGranted records the time to live that the etcd lease of our own lease was granted with.
@@ -168,15 +207,25 @@ func (s *survey) setGranted(id etcdID, seconds int64) {
 	}
 }
 
-// names returns the names under which this node has written owner keys.
-func (s *survey) names() []string { return []string{s.want.Lease.Node} }
+// names returns the names under which this node has written owner keys: its name, and the
+// names in leases with our public key.
+func (s *survey) names() []string {
+	out := []string{s.want.Lease.Node}
+	for _, l := range s.leases {
+		if s.rank(l) == ourKey && l.lease.Node != "" {
+			out = append(out, l.lease.Node)
+		}
+	}
+	return out
+}
 
 // questions returns the keys to read before the survey is complete: the owner keys of the
-// lease that our record names and of our own lease. A node without either asks for none.
+// lease that our record names and of the leases that may be our own, and our records under
+// earlier names. A node without any lease asks for none.
 func (s *survey) questions() []string {
 	forms := []string{s.record.Lease}
-	if own, ok := s.own().Get(); ok {
-		forms = append(forms, own.form)
+	for _, l := range s.leases {
+		forms = append(forms, l.form)
 	}
 	slices.Sort(forms)
 	var out []string
@@ -184,6 +233,9 @@ func (s *survey) questions() []string {
 		if subnets, err := subnet.ParseKey(form); err == nil {
 			out = append(out, s.keys.ownersOf(subnets)...)
 		}
+	}
+	for _, name := range s.names()[1:] {
+		out = append(out, s.keys.node(name))
 	}
 	return out
 }

@@ -63,6 +63,7 @@ type scene struct {
 	want    Want
 	granted map[etcdID]int64
 	reserve bool
+	running bool
 	race    []string // lines of keys that change between survey and transaction
 }
 
@@ -80,6 +81,7 @@ func (s *scene) play(lines string) string {
 		}
 	}
 	seen := s.store.survey(s.keys, s.want, s.granted)
+	seen.running = s.running
 	var out strings.Builder
 	d, err := s.decide(seen, 0)
 	out.WriteString(s.describe(d, err))
@@ -121,6 +123,8 @@ func (s *scene) line(line string) {
 		s.want.Network = n
 	case "node": // node NAME key K at ADDRESS...
 		s.want.Lease = s.lease(f)
+	case "running":
+		s.running = true
 	case "reserve":
 		s.reserve, s.want.Lease = true, subnet.Lease{Node: f[0]}
 	case "prefer":
