@@ -17,6 +17,7 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/network/wire"
 )
 
@@ -49,23 +50,27 @@ const findingLimit = 5 * time.Second
 // Check looks for what would keep this host from being a node, and changes nothing. Each
 // finding has its own time limit, and a failure does not hide another.
 func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
+	return realEnvironment().check(ctx, s, o)
+}
+
+func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 	if o.Limit <= 0 {
 		o.Limit = findingLimit
 	}
-	c := &check{host: *newHost(s), limit: o.Limit}
+	c := &check{environment: e, host: host{settings: s, log: s.Log, kernel: e.kernel(s)}, limit: o.Limit}
 	defer c.host.close()
-	c.find(ctx, "privilege", checkPrivilege)
-	c.find(ctx, "uplink", c.uplinks)
-	c.find(ctx, "wireguard", c.engine)
-	c.find(ctx, "private key", c.privateKey)
-	c.find(ctx, "directories", c.directories)
-	c.store(ctx)
-	c.find(ctx, "firewall", c.firewall)
+	find(ctx, c, "privilege", checkPrivilege)
+	c.host.state, _ = find(ctx, c, "uplink", c.uplinks)
+	c.host.device, c.working = find(ctx, c, "wireguard", c.engine)
+	c.host.key, _ = find(ctx, c, "private key", c.privateKey)
+	find(ctx, c, "directories", c.directories)
+	c.network = c.store(ctx)
+	c.host.firewall, _ = find(ctx, c, "firewall", c.firewall)
 	if n, ok := c.network.Get(); ok {
 		c.mtu(n)
 		c.overlay(n)
 		if c.working && !c.host.state.Uplinks.IsZero() {
-			c.find(ctx, "port", func(ctx context.Context) (string, error) { return c.port(ctx, n) })
+			find(ctx, c, "port", func(ctx context.Context) (none, string, error) { return c.port(ctx, n) })
 		}
 		if o.Wire {
 			c.wire(ctx, n)
@@ -76,11 +81,12 @@ func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 
 // check collects the findings of a host.
 type check struct {
-	host     host
-	limit    time.Duration
-	network  opt.Option[config.Network]
-	working  bool // the device answers
-	findings []Finding
+	environment environment
+	host        host
+	limit       time.Duration
+	network     opt.Option[config.Network]
+	working     bool // the device answers
+	findings    []Finding
 }
 
 // add adds a finding: the detail, or the error as a failure.
@@ -92,34 +98,42 @@ func (c *check) add(what, detail string, err error) {
 	c.findings = append(c.findings, Finding{what, Good, detail})
 }
 
-// find adds the finding of fn, which returns the detail. A function that does not return
-// within the limit is a failure too, and does not hold up the next finding.
-func (c *check) find(ctx context.Context, what string, fn func(context.Context) (string, error)) {
+// none is the value of a finding without a value.
+type none struct{}
+
+// find adds the finding of fn, and returns its value and whether the finding is good. fn
+// returns the detail beside the value. A function that does not return within the limit is a
+// failure too, and does not hold up the next finding.
+func find[T any](ctx context.Context, c *check, what string, fn func(context.Context) (T, string, error)) (T, bool) {
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
 	type result struct {
+		value  T
 		detail string
 		err    error
 	}
 	done := make(chan result, 1) // so that a late function does not wait for a reader
 	go func() {
-		detail, err := fn(ctx)
-		done <- result{detail, err}
+		value, detail, err := fn(ctx)
+		done <- result{value, detail, err}
 	}()
 	select {
 	case r := <-done:
 		c.add(what, r.detail, r.err)
+		return r.value, r.err == nil
 	case <-time.After(c.limit + graceTime):
+		var zero T
 		c.add(what, "", fmt.Errorf("no answer within %v: see --timeout", c.limit))
+		return zero, false
 	}
 }
 
 // graceTime is how long a function may take to return after its context has ended.
 const graceTime = 500 * time.Millisecond
 
-func checkPrivilege(context.Context) (string, error) {
+func checkPrivilege(context.Context) (none, string, error) {
 	if os.Geteuid() != 0 {
-		return "", errors.New("not root: use sudo; in a container run as root with CAP_NET_ADMIN and CAP_NET_RAW")
+		return none{}, "", errors.New("not root: use sudo; in a container run as root with CAP_NET_ADMIN and CAP_NET_RAW")
 	}
 	var missing []string
 	for _, needed := range []struct {
@@ -131,9 +145,9 @@ func checkPrivilege(context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", fmt.Errorf("root without %s: add it to the container's or the unit's capabilities", strings.Join(missing, " and "))
+		return none{}, "", fmt.Errorf("root without %s: add it to the container's or the unit's capabilities", strings.Join(missing, " and "))
 	}
-	return "root with CAP_NET_ADMIN and CAP_NET_RAW", nil
+	return none{}, "root with CAP_NET_ADMIN and CAP_NET_RAW", nil
 }
 
 // capable reports whether a capability is in this process's effective set. An unreadable set
@@ -147,72 +161,74 @@ func capable(bit uint) bool {
 	return data[bit/32].Effective&(1<<(bit%32)) != 0
 }
 
-func (c *check) uplinks(context.Context) (string, error) {
-	var err error
-	c.host.state, err = c.host.observer.Observe(network.Inputs{})
+func (c *check) uplinks(context.Context) (network.HostState, string, error) {
+	state, err := c.host.kernel.Observe(network.Inputs{})
 	var uplinks []string
-	for f, u := range c.host.state.Uplinks.All() {
+	for f, u := range state.Uplinks.All() {
 		uplinks = append(uplinks, fmt.Sprintf("%s %s on %s (MTU %d)", f, u.Public, u.Name, u.MTU))
 	}
-	return strings.Join(uplinks, ", "), err
+	return state, strings.Join(uplinks, ", "), err
 }
 
-func (c *check) engine(ctx context.Context) (string, error) {
-	if err := c.host.openDevice(); err != nil {
-		return "", err
+func (c *check) engine(ctx context.Context) (*backend.Device, string, error) {
+	d, err := c.environment.device(c.host.settings)
+	if err != nil {
+		return nil, "", err
 	}
-	err := c.host.device.Check(ctx)
-	c.working = err == nil
-	return fmt.Sprintf("%s: %s", c.host.device.Kind(), c.host.device.Reason()), err
+	return d, fmt.Sprintf("%s: %s", d.Kind(), d.Reason()), d.Check(ctx)
 }
 
-func (c *check) privateKey(context.Context) (string, error) {
-	_, missing := os.Stat(backend.KeyPath(c.host.settings.StateDir))
-	if err := c.host.readKey(); err != nil {
-		return "", err
+func (c *check) privateKey(context.Context) (backend.PrivateKey, string, error) {
+	key, exists, err := readKey(c.host.settings.StateDir)
+	if !exists {
+		return key, "there is no key yet; loden run makes " + backend.KeyPath(c.host.settings.StateDir), err
 	}
-	if errors.Is(missing, fs.ErrNotExist) {
-		return "there is no key yet; loden run makes " + backend.KeyPath(c.host.settings.StateDir), nil
-	}
-	return "public half " + c.host.key.Public().String(), nil
+	return key, "public half " + key.Public().String(), err
 }
 
-// store asks etcd for the network document.
-func (c *check) store(ctx context.Context) {
-	var st store
-	var n config.Network
-	var document error
-	c.find(ctx, "etcd", func(ctx context.Context) (_ string, err error) {
-		if st, err = openStore(ctx, c.host.settings); err != nil {
-			return "", err
+// store asks etcd for the network document, and returns it.
+func (c *check) store(ctx context.Context) opt.Option[config.Network] {
+	type answer struct {
+		network config.Network
+		err     error // of the document; etcd answered
+	}
+	a, ok := find(ctx, c, "etcd", func(ctx context.Context) (answer, string, error) {
+		st, err := c.environment.store(ctx, c.host.settings)
+		if err != nil {
+			return answer{}, "", err
 		}
-		if n, document = st.Network(ctx); !st.Status().Connected {
-			return "", document
+		defer st.Close()
+		n, err := st.Network(ctx)
+		if !st.Status().Connected {
+			return answer{}, "", err
 		}
-		return "answers", nil
+		return answer{n, err}, "answers", nil
 	})
-	if c.findings[len(c.findings)-1].State == Bad {
-		return
+	if !ok {
+		return opt.None[config.Network]()
 	}
-	defer st.Close()
-	text, err := json.Marshal(n)
-	c.add("network document", string(text), errors.Join(document, err))
-	if document == nil {
-		c.network = opt.Some(n)
+	text, err := json.Marshal(a.network)
+	c.add("network document", string(text), errors.Join(a.err, err))
+	if a.err != nil {
+		return opt.None[config.Network]()
 	}
+	return opt.Some(a.network)
 }
 
 // firewall opens the driver that Run would choose, which depends on the network document,
-// and lists the rules.
-func (c *check) firewall(ctx context.Context) (string, error) {
-	if err := c.host.openFirewall(ctx, c.network); err != nil {
-		return "", err
+// and asks whether it can make the rules.
+func (c *check) firewall(ctx context.Context) (*firewall.Firewall, string, error) {
+	f, err := c.environment.firewall(ctx, c.host.settings, preferNFTables(c.network))
+	if err != nil {
+		return nil, "", err
 	}
-	detail := c.host.firewall.Name() + ": " + c.host.firewall.Reason()
+	want := firewall.Config{}
 	if n, ok := c.network.Get(); ok {
-		return detail, c.host.rulesPossible(ctx, n)
+		state, _ := network.Preflight(c.host.inputs(n))
+		want = state.Firewall
 	}
-	return detail, nil
+	_, err = f.Changes(ctx, want)
+	return f, f.Name() + ": " + f.Reason(), err
 }
 
 // mtu checks the tunnel's MTU.
@@ -239,9 +255,9 @@ func (c *check) overlay(n config.Network) {
 }
 
 // port asks whether the interface can have its UDP port.
-func (c *check) port(ctx context.Context, n config.Network) (string, error) {
+func (c *check) port(ctx context.Context, n config.Network) (none, string, error) {
 	_, err := c.host.deviceChanges(ctx, n)
-	return fmt.Sprintf("UDP %d is free, or this node's already", network.Port(c.host.inputs(n))), err
+	return none{}, fmt.Sprintf("UDP %d is free, or this node's already", network.Port(c.host.inputs(n))), err
 }
 
 // wire samples the uplinks once.
@@ -261,13 +277,13 @@ func (c *check) wire(ctx context.Context, n config.Network) {
 }
 
 // directories checks that Run can write its files.
-func (c *check) directories(context.Context) (string, error) {
+func (c *check) directories(context.Context) (none, string, error) {
 	dirs := []string{c.host.settings.StateDir, c.host.settings.RunDir}
 	var errs []error
 	for _, dir := range dirs {
 		errs = append(errs, writable(dir))
 	}
-	return strings.Join(dirs, " and ") + " can be written", errors.Join(errs...)
+	return none{}, strings.Join(dirs, " and ") + " can be written", errors.Join(errs...)
 }
 
 // writable reports why no file can be made in dir. For a directory that does not exist yet

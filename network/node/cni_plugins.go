@@ -98,7 +98,7 @@ func (c cniInstall) removePlugins() ([]diff.Change, error) {
 // plugin is one program to install.
 type plugin struct {
 	name  string
-	src   string // found by compare
+	src   string // from findPlugin
 	dst   string
 	owned string // the SHA-256 that the manifest has; "" when it is not ours
 }
@@ -112,7 +112,7 @@ func (p *plugin) compare(sources []string) (verb, hash string, err error) {
 	if err != nil && !missing {
 		return "", "", fmt.Errorf("look at plugin: %w", err)
 	}
-	src, err := find(p.name, sources)
+	src, err := findPlugin(p.name, sources)
 	if err != nil {
 		if missing {
 			return "", "", err
@@ -166,8 +166,8 @@ type source struct {
 	info os.FileInfo
 }
 
-// find returns the first source that has the plugin.
-func find(name string, sources []string) (source, error) {
+// findPlugin returns the first source that has the plugin.
+func findPlugin(name string, sources []string) (source, error) {
 	for _, dir := range sources {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().IsRegular() {
 			return source{dir: dir, info: info}, nil

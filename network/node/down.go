@@ -20,7 +20,11 @@ type DownOptions struct {
 // Down applies the zero State and releases the lease. The host is cleared even when etcd
 // is away; the error then says that the lease stays. No daemon may run meanwhile.
 func Down(ctx context.Context, s Settings, o DownOptions) error {
-	h, err := openTools(ctx, s, opt.None[config.Network]())
+	return realEnvironment().down(ctx, s, o)
+}
+
+func (e environment) down(ctx context.Context, s Settings, o DownOptions) error {
+	h, err := e.openTools(ctx, s, opt.None[config.Network]())
 	if err != nil {
 		return err
 	}
@@ -41,16 +45,16 @@ func Down(ctx context.Context, s Settings, o DownOptions) error {
 	if o.KeepLease {
 		return nil
 	}
-	return release(ctx, s)
+	return e.release(ctx, s)
 }
 
 // releaseLimit bounds the wait for etcd after the host was cleared.
 const releaseLimit = 10 * time.Second
 
-func release(ctx context.Context, s Settings) error {
+func (e environment) release(ctx context.Context, s Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
 	defer cancel()
-	st, err := openStore(ctx, s)
+	st, err := e.store(ctx, s)
 	if err == nil {
 		err = errors.Join(st.Release(ctx, s.Name), st.Close())
 	}

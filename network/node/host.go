@@ -23,61 +23,13 @@ type host struct {
 	log      zerolog.Logger
 	device   *backend.Device
 	firewall *firewall.Firewall
-	observer *network.Observer
-	state    network.HostState
+	kernel   kernel
+	state    network.HostState // as observed last
 	key      backend.PrivateKey
 	cni      cniInstall
 }
 
-// newHost returns a host without tools that can be observed.
-func newHost(s Settings) *host {
-	return &host{settings: s, log: s.Log, observer: network.NewObserver(s.Interface, s.Uplinks)}
-}
-
-// openHost opens the tools and chooses the uplinks. It changes nothing. n is the network
-// document as far as it is known. The caller closes the host; interface and rules outlive it.
-func openHost(ctx context.Context, s Settings, n opt.Option[config.Network]) (*host, error) {
-	h, err := openTools(ctx, s, n)
-	if err != nil {
-		return nil, err
-	}
-	if h.state, err = h.observer.Observe(network.Inputs{}); err != nil {
-		h.close()
-		return nil, err
-	}
-	return h, nil
-}
-
-// openTools opens the tools alone.
-func openTools(ctx context.Context, s Settings, n opt.Option[config.Network]) (*host, error) {
-	h := newHost(s)
-	var err error
-	if h.cni, err = newCNI(s); err != nil {
-		return nil, err
-	}
-	if err := h.openDevice(); err != nil {
-		return nil, err
-	}
-	if err := h.openFirewall(ctx, n); err != nil {
-		return nil, errors.Join(err, h.device.Close())
-	}
-	return h, nil
-}
-
-func (h *host) openDevice() (err error) {
-	h.device, err = backend.Open(backend.Options{Name: h.settings.Interface, Engine: h.settings.Engine, RunDir: h.settings.RunDir, Log: h.log})
-	return err
-}
-
-// openFirewall chooses the firewall driver, which depends on the network document too.
-func (h *host) openFirewall(ctx context.Context, n opt.Option[config.Network]) (err error) {
-	h.firewall, err = firewall.Open(ctx, firewall.Options{
-		Backend: h.settings.Firewall, PreferNFTables: n.Or(config.Network{}).NFTables, Log: h.log,
-	})
-	return err
-}
-
-// close lets go of the tools. It may be called on a host whose device was never opened.
+// close closes the tools. It may be called on a host whose device was never opened.
 func (h *host) close() {
 	if h.device == nil {
 		return
@@ -93,7 +45,8 @@ func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) 
 	if err := h.device.Check(ctx); err != nil {
 		return err
 	}
-	if err := h.readKey(); err != nil {
+	var err error
+	if h.key, _, err = readKey(h.settings.StateDir); err != nil {
 		return err
 	}
 	if n, ok := known.Get(); ok {
@@ -102,15 +55,15 @@ func (h *host) preflight(ctx context.Context, known opt.Option[config.Network]) 
 	return nil
 }
 
-// readKey reads the private key. Where there is none yet, a key in memory stands in, since
-// Run will make the file.
-func (h *host) readKey() error {
-	key, err := backend.ReadKey(h.settings.StateDir)
+// readKey reads the private key, and reports whether it exists. Where there is no key yet,
+// a key in memory stands in, since Run will make the file.
+func readKey(stateDir string) (key backend.PrivateKey, exists bool, err error) {
+	key, err = backend.ReadKey(stateDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err = backend.NewKey()
+		return key, false, err
 	}
-	h.key = key
-	return err
+	return key, true, err
 }
 
 // openKey reads the private key, or makes one.
@@ -171,13 +124,9 @@ func (h *host) self() network.Self {
 
 // reconciler returns a Reconciler of this machine.
 func (h *host) reconciler(passed func(network.Status)) *network.Reconciler {
-	parts := network.Parts(network.PartOptions{
-		SubnetFile: h.settings.SubnetFile, RunDir: h.settings.RunDir, Interface: h.settings.Interface,
-		Device: h.device, Key: h.key, Firewall: h.firewall, Observer: h.observer,
-	})
 	return network.New(network.Options{
-		Self: h.self(), Host: h.observer, Passed: passed, Log: h.log,
-		Parts: append(parts, network.Part{Name: "cni", Readiness: true, Changes: h.cniChanges}),
+		Self: h.self(), Host: h.kernel, Passed: passed, Log: h.log,
+		Parts: append(h.kernel.parts(h), network.Part{Name: "cni", Readiness: true, Changes: h.cniChanges}),
 	})
 }
 

@@ -107,7 +107,7 @@ func (k *leaseKeeper) firstNetwork(ctx context.Context) (config.Network, error) 
 func (k *leaseKeeper) acquire(ctx context.Context, n config.Network) (claim, error) {
 	in := k.announcing(n)
 	want := subnet.Lease{Node: k.name, Key: k.key, Endpoints: network.Endpoints(in)}
-	c, err := k.store.acquire(ctx, n, want, preferred(in, k.subnetFile, k.log))
+	c, err := k.store.acquire(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, k.subnetFile, k.log)})
 	if err != nil {
 		return nil, err
 	}

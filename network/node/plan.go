@@ -8,13 +8,18 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/subnet"
+	"github.com/loden-net/loden/subnet/etcd"
 )
 
 // Plan returns the changes that the first pass of Run would make on this host with the
 // leases that etcd holds now, and makes none. It decides with the code of that pass: the
 // subnets are those that Acquire would choose, and the changes are the reconciler's.
 func Plan(ctx context.Context, s Settings) ([]diff.Change, error) {
-	st, err := openStore(ctx, s)
+	return realEnvironment().plan(ctx, s)
+}
+
+func (e environment) plan(ctx context.Context, s Settings) ([]diff.Change, error) {
+	st, err := e.store(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +28,7 @@ func Plan(ctx context.Context, s Settings) ([]diff.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := openHost(ctx, s, opt.Some(n))
+	h, err := e.openHost(ctx, s, opt.Some(n))
 	if err != nil {
 		return nil, err
 	}
@@ -43,11 +48,14 @@ func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Cha
 	in := h.inputs(n)
 	in.Leases = snapshot.Leases
 	want := subnet.Lease{Node: h.settings.Name, Key: h.key.Public(), Endpoints: network.Endpoints(in)}
-	lease, err := st.choice(ctx, n, want, preferred(in, h.settings.SubnetFile, h.log))
+	choice, err := st.Choice(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, h.settings.SubnetFile, h.log)})
 	if err != nil {
 		return nil, err
 	}
-	in.Lease = opt.Some(lease)
+	if !choice.Held {
+		h.log.Info().Str("subnets", subnet.FormatKey(choice.Lease.Subnets)).Msg("these subnets are free now; the node takes others if another node is faster")
+	}
+	in.Lease = opt.Some(choice.Lease)
 	state, problems := network.Plan(in)
 	for _, p := range problems {
 		h.log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")

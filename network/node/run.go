@@ -14,8 +14,10 @@ import (
 // Run runs this node until ctx ends, and then returns nil. The data path stays when Run
 // returns, for whatever reason; Down removes it. Above the line Run reads and checks: an
 // error there leaves the host as it was. Below the line the machine changes.
-func Run(ctx context.Context, s Settings) error {
-	p, err := prepare(ctx, s)
+func Run(ctx context.Context, s Settings) error { return realEnvironment().run(ctx, s) }
+
+func (e environment) run(ctx context.Context, s Settings) error {
+	p, err := e.prepare(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -34,7 +36,7 @@ func Run(ctx context.Context, s Settings) error {
 	}
 	defer lock.Close()
 	if standBy {
-		if p, err = prepare(ctx, s); err != nil {
+		if p, err = e.prepare(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -49,21 +51,21 @@ type prepared struct {
 }
 
 // prepare reads and checks. The caller closes what it returns.
-func prepare(ctx context.Context, s Settings) (p prepared, err error) {
+func (e environment) prepare(ctx context.Context, s Settings) (p prepared, err error) {
 	p.settings = s
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	if p.store, err = openStore(ctx, s); err != nil {
+	if p.store, err = e.store(ctx, s); err != nil {
 		return p, err
 	}
 	known, err := knownNetwork(ctx, s, p.store)
 	if err != nil {
 		return p, err
 	}
-	if p.host, err = openHost(ctx, s, known); err != nil {
+	if p.host, err = e.openHost(ctx, s, known); err != nil {
 		return p, err
 	}
 	if err := p.host.preflight(ctx, known); err != nil {
@@ -114,7 +116,7 @@ func (n *node) run(ctx context.Context, unix, tcp net.Listener) error {
 	g.Go(func() error { return withoutEnd(ctx, n.store.Watch(ctx, n.feed.offer)) })
 	g.Go(func() error { return withoutEnd(ctx, n.store.WatchNetwork(ctx, n.documents.take)) })
 	g.Go(func() error { return n.feed.Run(ctx) })
-	for _, watch := range []watcher{n.host.observer.Watch, n.host.device.Watch, n.host.firewall.Watch} {
+	for _, watch := range []watcher{n.host.kernel.Watch, n.host.device.Watch, n.host.firewall.Watch} {
 		g.Go(func() error { return n.watch(ctx, watch) })
 	}
 	g.Go(func() error { return n.sampler.Run(ctx, n.sampleOptions) })

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/loden-net/loden/backend"
@@ -26,8 +25,8 @@ type store interface {
 
 // leaseStore is what the life of this node's lease needs from the registry.
 type leaseStore interface {
-	acquire(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (claim, error)
-	choice(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (subnet.Lease, error)
+	acquire(ctx context.Context, w etcd.Want) (claim, error)
+	Choice(ctx context.Context, w etcd.Want) (etcd.Choice, error) // of acquire, which it does not make
 	Release(ctx context.Context, name string) error
 }
 
@@ -41,27 +40,12 @@ type claim interface {
 // registry is the store in etcd.
 type registry struct{ *etcd.Registry }
 
-// openStore opens the registry. It asks etcd nothing yet. The caller closes it.
-func openStore(ctx context.Context, s Settings) (store, error) {
-	r, err := etcd.Open(ctx, s.Store(), s.Log)
-	if err != nil {
-		return nil, err
-	}
-	return registry{r}, nil
-}
-
-func (r registry) acquire(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (claim, error) {
-	c, err := r.Acquire(ctx, etcd.Want{Network: n, Lease: want, Prefer: prefer})
+func (r registry) acquire(ctx context.Context, w etcd.Want) (claim, error) {
+	c, err := r.Acquire(ctx, w)
 	if err != nil {
 		return nil, err // not c: a nil *Claim in an interface is not nil
 	}
 	return c, nil
-}
-
-// choice returns the lease that acquire would take now, and takes none.
-func (r registry) choice(ctx context.Context, n config.Network, want subnet.Lease, prefer opt.Dual[netip.Prefix]) (subnet.Lease, error) {
-	c, err := r.Choice(ctx, etcd.Want{Network: n, Lease: want, Prefer: prefer})
-	return c.Lease, err
 }
 
 // firstRequest bounds the first request to etcd: it is long enough for an etcd that
