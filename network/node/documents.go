@@ -27,6 +27,7 @@ type documents struct {
 // store that refuses, ends a node that never had a valid document, neither from the store
 // nor from disk; for every other node the last valid document stands.
 func (d *documents) take(doc etcd.Document, err error) {
+	known := d.reconciler.Inputs().Network
 	switch {
 	case err == nil:
 		d.log.Info().Int64("revision", doc.Revision).Msg("network document read")
@@ -35,7 +36,8 @@ func (d *documents) take(doc etcd.Document, err error) {
 		d.keeper.setNetwork(doc.Network)
 	case errors.Is(err, etcd.ErrUnavailable):
 		d.log.Warn().Err(err).Msg("waiting for etcd")
-	case d.reconciler.Inputs().Network != (config.Network{}):
+	case known != (config.Network{}):
+		d.keeper.setNetwork(known) // a node that started from disk keeps its lease under the document on disk
 		d.note("the network document in the store is not used, the last valid document stands: " + oneLine(err.Error()))
 		d.log.Error().Err(err).Msg("the network document in the store is not used; the last valid document stands")
 	case errors.Is(err, etcd.ErrNoNetwork):

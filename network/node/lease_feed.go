@@ -150,19 +150,17 @@ const (
 // Run keeps the file up to date and releases held removals when they are due, until ctx
 // ends; then it returns nil.
 func (f *leaseFeed) Run(ctx context.Context) error {
-	said := "" // the last error of the file, which is logged once
+	said := false // the file's failure is logged once, and again after a success
 	for {
 		next := f.settle()
-		switch err := f.save(); {
-		case err == nil:
-			said = ""
-		case err.Error() != said:
-			said = err.Error()
-			f.log.Error().Err(err).Msg("leases not kept on disk: this node starts from older leases while etcd is away; trying again")
-			fallthrough
-		default:
+		err := f.save()
+		if err != nil {
 			next = sooner(next, saveRetry)
+			if !said {
+				f.log.Error().Err(err).Msg("leases not kept on disk, so this node would start from older leases while etcd is away; trying again")
+			}
 		}
+		said = err != nil
 		if !wait.For(ctx, quietTime) {
 			break
 		}

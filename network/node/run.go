@@ -106,24 +106,30 @@ func (p *prepared) run(ctx context.Context) error {
 	return n.run(ctx, unix, tcp)
 }
 
-// run starts the long-lived goroutines of the node and waits for them. It returns nil when
+// run answers on the listeners, starts the node, and waits for its end. It returns nil when
 // ctx ends.
-func (n *node) run(ctx context.Context, unix, tcp net.Listener) error {
+func (n *node) run(ctx context.Context, local, tcp net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.api().serve(ctx, unix, tcp) })
+	g.Go(func() error { return n.api().serve(ctx, local, tcp) })
+	n.start(ctx, g, n.host.kernel.Watch, n.host.device.Watch, n.host.firewall.Watch)
+	err := g.Wait()
+	n.log.Info().Msg("stopped; the data path stays (loden down removes it)")
+	return err
+}
+
+// start starts the long-lived goroutines of the node, which end with ctx. watchers tell of
+// changes in the kernel.
+func (n *node) start(ctx context.Context, g *errgroup.Group, watchers ...watcher) {
 	g.Go(func() error { return n.keeper.Run(ctx) })
 	g.Go(func() error { return n.reconciler.Run(ctx, n.settings.Resync) })
 	g.Go(func() error { return withoutEnd(ctx, n.store.Watch(ctx, n.feed.offer)) })
 	g.Go(func() error { return withoutEnd(ctx, n.store.WatchNetwork(ctx, n.documents.take)) })
 	g.Go(func() error { return n.feed.Run(ctx) })
-	for _, watch := range []watcher{n.host.kernel.Watch, n.host.device.Watch, n.host.firewall.Watch} {
+	for _, watch := range watchers {
 		g.Go(func() error { return n.watch(ctx, watch) })
 	}
 	g.Go(func() error { return n.sampler.Run(ctx, n.sampleOptions) })
 	g.Go(func() error { return n.tellSystemd(ctx) })
-	err := g.Wait()
-	n.log.Info().Msg("stopped; the data path stays (loden down removes it)")
-	return err
 }
 
 // withoutEnd returns err, or nil when err says that ctx ended.
