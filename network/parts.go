@@ -6,6 +6,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
 )
 
@@ -45,11 +46,21 @@ func (p Part) list(ctx context.Context, want State) ([]diff.Change, error) {
 type PartOptions struct {
 	SubnetFile string
 	RunDir     string // holds the original values of kernel settings
-	Device     *backend.Device
+	Device     device // a *backend.Device, or a fake
 	Key        backend.PrivateKey
-	Firewall   *firewall.Firewall
+	Firewall   ruleset // a *firewall.Firewall, or a fake
 	Observer   *Observer
 	Interface  string // of the tunnel
+}
+
+// device is the seam to the WireGuard interface.
+type device interface {
+	Changes(context.Context, backend.PrivateKey, opt.Option[backend.Config]) ([]diff.Change, error)
+}
+
+// ruleset is the seam to the firewall.
+type ruleset interface {
+	Changes(context.Context, firewall.Config) ([]diff.Change, error)
 }
 
 // Parts returns the parts of a node in the order of their dependencies. The guard is there
