@@ -15,8 +15,8 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// readInventory lists links, addresses and the routes of each family: one dump for each,
-// however many interfaces there are. The messages are read by hand because the library's
+// readInventory lists links, addresses and the routes of each family: a dump for each kind of
+// object, however many interfaces there are. The messages are read by hand because the library's
 // lists parse every attribute of every object, and a host has hundreds of pod links and may
 // have 50,000 routes; of a route the fixed header alone tells whether it matters.
 func readInventory(tunnel string, reach opt.Option[netip.Addr]) (Inventory, error) {
@@ -65,7 +65,7 @@ func (c *kernelConn) inventory(tunnel string, reach opt.Option[netip.Addr]) (Inv
 	return v, nil
 }
 
-// addRoute files a route under what it is: a route of ours, or a default route of the host.
+// addRoute files a route under its kind: a route of ours, or a default route of the host.
 func (v *Inventory) addRoute(r kernelRoute, names map[int]string, tunnel string) {
 	if r.protocol == protocol {
 		v.own = append(v.own, r)
@@ -100,7 +100,7 @@ type kernelConn struct {
 
 // dialKernel opens a socket in the network namespace of the calling thread. With strict
 // checking (Linux 4.20) the kernel itself filters routes by table; an older kernel sends
-// all tables, and the filter here drops the others.
+// all tables, and the filter here drops the foreign tables.
 func dialKernel() (*kernelConn, error) {
 	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
@@ -112,7 +112,7 @@ func dialKernel() (*kernelConn, error) {
 
 func (c *kernelConn) close() { c.socket.Close() }
 
-// dump sends one dump request and calls each with the body of every answer; reset comes
+// dump sends a dump request and calls each with the body of every answer; reset comes
 // before a repetition. An interrupted dump is used at last: an event follows the change that
 // interrupted it, and starts another pass.
 func (c *kernelConn) dump(request int, header nl.NetlinkRequestData, reset func(), each func(body []byte)) error {
@@ -143,7 +143,7 @@ type kernelLink struct {
 }
 
 // forPods reports whether links of this kind are made for pods, containers and virtual
-// machines, one for each. Without an address they lead to the pod and nowhere else.
+// machines, a link for each. Without an address such links lead to the pod alone.
 func (l kernelLink) forPods() bool {
 	switch l.kind {
 	case "veth", "macvlan", "macvtap", "ipvlan", "ipvtap", "tun", "netkit", "ifb", "dummy":

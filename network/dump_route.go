@@ -28,7 +28,7 @@ type kernelRoute struct {
 	routeHeader
 	dst     netip.Prefix
 	metric  uint32
-	links   []int // interface indexes: the route's own and that of each hop
+	links   []int // interface indexes: the route's own and each hop's
 	gateway bool  // the route has a gateway
 	source  netip.Addr
 }

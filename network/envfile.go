@@ -18,7 +18,7 @@ import (
 type envFile struct{ path string }
 
 // changes compares the file's bytes: an equal meaning in other bytes is written anew, so
-// that what is on disk is always exactly what Bytes returns.
+// that the file always holds exactly the result of Bytes.
 func (e envFile) changes(_ context.Context, want opt.Option[config.Env]) ([]diff.Change, error) {
 	have, err := os.ReadFile(e.path)
 	exists := !errors.Is(err, fs.ErrNotExist)

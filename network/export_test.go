@@ -9,7 +9,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// The parts that need nothing but the kernel, for tests that let each face it alone.
+// The parts that need the kernel alone, for tests of each part by itself.
 
 func RouteChanges(ctx context.Context, tunnel string, want []Route) ([]diff.Change, error) {
 	o := NewObserver(tunnel, config.UplinkChoice{})
@@ -24,10 +24,10 @@ func EnvChanges(ctx context.Context, path string, want opt.Option[config.Env]) (
 	return envFile{path: path}.changes(ctx, want)
 }
 
-// StateOf is what Observe derives from an inventory.
+// StateOf derives the state of the host from an inventory, as Observe does.
 func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hostState(c, v) }
 
-// CountDumps returns how many lists one inventory asks the kernel for.
+// CountDumps returns how many lists an inventory asks the kernel for.
 func CountDumps(tunnel string) (int, error) {
 	c, err := dialKernel()
 	if err != nil {

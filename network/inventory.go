@@ -35,7 +35,7 @@ type LinkAddress struct {
 	Deprecated bool // the preferred lifetime is over (RFC 4862)
 }
 
-// DefaultRoute is a default route of one family in the main table.
+// DefaultRoute is a family's default route in the main table.
 type DefaultRoute struct {
 	Family opt.Family
 	Link   string

@@ -23,7 +23,7 @@ import (
 // The tests here change this process's own network namespace, which is a sandbox's.
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// sh runs a command line in the sandbox and returns what it printed.
+// sh runs a command line in the sandbox and returns its output.
 func sh(t failer, line string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", line).CombinedOutput()
@@ -33,7 +33,7 @@ func sh(t failer, line string) string {
 	return string(out)
 }
 
-// settle runs the changes and fails unless a second look finds nothing to do.
+// settle runs the changes and fails unless a second look finds no change.
 func settle(t failer, list func() ([]diff.Change, error)) []diff.Change {
 	t.Helper()
 	changes, err := list()
@@ -54,7 +54,7 @@ func settle(t failer, list func() ([]diff.Change, error)) []diff.Change {
 
 func tunnel(t *testing.T) {
 	t.Helper()
-	// No link-local addresses: what the kernel announces is then what the test does.
+	// No link-local addresses: the kernel then announces the changes of the test alone.
 	sh(t, "ip link add tun9 type veth peer name tun9p && sysctl -qw net.ipv6.conf.tun9.addr_gen_mode=1 net.ipv6.conf.tun9p.addr_gen_mode=1 && "+
 		"ip link set tun9 up && ip link set tun9p up")
 	t.Cleanup(func() { sh(t, "ip link del tun9 2>/dev/null; true") })
@@ -135,7 +135,7 @@ func TestR27RouteInPlaceIsTakenOver(t *testing.T) {
 	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
 }
 
-// Any set of routes can follow any other, whatever the kernel had.
+// Any set of routes can follow any other, from any state of the kernel.
 func TestRoutesWalkBetweenAnySets(t *testing.T) {
 	tunnel(t)
 	pool := []network.Route{

@@ -1,5 +1,5 @@
-// Package network owns what a node's kernel should hold, and making it so. Plan is a pure
-// function of the cluster network, this node and all leases; the Reconciler lists what is,
-// compares, and applies named changes. It knows nothing of etcd, of files other than
+// Package network owns the desired state of a node's kernel, and the way to it. Plan is a
+// pure function of the cluster network, this node, its host and all leases; the Reconciler
+// lists the observed state, compares, and applies named changes. It does not know etcd, files other than
 // subnet.env, or of how WireGuard moves packets.
 package network

@@ -21,7 +21,7 @@ type HostState struct {
 	Underlay set.Prefixes
 }
 
-// Observer observes the host for one node. Make it with NewObserver. Its methods are safe
+// Observer observes the host for a node. Make it with NewObserver. Its methods are safe
 // for concurrent use, and act in the network namespace of the calling thread.
 type Observer struct {
 	tunnel string
@@ -81,7 +81,7 @@ func (o *Observer) Expire() {
 }
 
 // inventory returns the inventory of the last Observe, once, when no change was made since;
-// else a new one.
+// else a new inventory.
 func (o *Observer) inventory() (Inventory, error) {
 	o.mu.Lock()
 	v, ok := o.fresh.Get()

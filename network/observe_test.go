@@ -17,8 +17,7 @@ import (
 	"net/netip"
 )
 
-// pods makes veth pairs as a container runtime does: one end in a network namespace of its
-// own, the other on a bridge. They are gone at the end of the test.
+// pods makes veth pairs as a container runtime does: an end for the pod, the other end on a bridge. They are gone at the end of the test.
 func pods(t *testing.T, first, last int) {
 	t.Helper()
 	var batch strings.Builder

@@ -23,7 +23,7 @@ const (
 
 // Part is the shape that every subsystem has: list the observed state, compare it with the
 // desired state, return the changes. Running the changes and asking again gives an empty
-// list. The zero State desires that the host holds nothing of ours.
+// list. For the zero State the host holds no object of ours.
 type Part struct {
 	Name    string
 	Changes func(context.Context, State) ([]diff.Change, error)
@@ -42,7 +42,7 @@ func (p Part) list(ctx context.Context, want State) ([]diff.Change, error) {
 	return changes, err
 }
 
-// PartOptions are what the parts of a node are made from.
+// PartOptions are the subsystems and files that the parts of a node work on.
 type PartOptions struct {
 	SubnetFile string
 	RunDir     string // holds the original values of kernel settings
@@ -65,7 +65,7 @@ type ruleset interface {
 
 // Parts returns the parts of a node in the order of their dependencies. The guard is there
 // before any packet is forwarded, and is removed last. Sysctls come before the interface,
-// which changes one of them by itself; routes need the interface; subnet.env is the
+// which changes a sysctl by itself; routes need the interface; subnet.env is the
 // readiness marker of all of them. The CNI configuration is the caller's part, and the last.
 func Parts(o PartOptions) []Part {
 	routes := routes{tunnel: o.Interface, observe: o.Observer.inventory}

@@ -21,11 +21,11 @@ type Inputs struct {
 	Network config.Network
 	Self    Self
 	HostState
-	Lease  opt.Option[subnet.Lease] // this node's own; without it there is nothing to set up
+	Lease  opt.Option[subnet.Lease] // this node's own; without it the desired state is the zero State
 	Leases []subnet.Lease           // everybody's, this node's among them or not
 }
 
-// Self is what a node knows of itself without asking anybody.
+// Self is this node's identity and settings.
 type Self struct {
 	Name      string
 	Key       wgtypes.Key // public
@@ -35,7 +35,7 @@ type Self struct {
 	Policy    firewall.Policy // Plan fills in its Uplinks and Except
 }
 
-// State is what the kernel should hold. The zero State is "nothing of ours".
+// State is the desired state of the kernel. The zero State holds no object of ours.
 type State struct {
 	Device   opt.Option[backend.Config]
 	Routes   []Route
@@ -44,9 +44,9 @@ type State struct {
 	Env      opt.Option[config.Env]
 }
 
-// Plan returns what this node's kernel should hold, and what is wrong with the leases it
+// Plan returns the desired state of this node's kernel, and the problems of the leases that it
 // was given. It is pure and total; the order of the leases does not matter. A lease with a
-// problem is no peer; the others are not affected.
+// problem is no peer; the other leases are not affected.
 func Plan(in Inputs) (State, []subnet.Problem) {
 	own, ok := in.Lease.Get()
 	if !ok {
@@ -79,7 +79,7 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 	}, slices.Concat(problems, more)
 }
 
-// Preflight returns what the kernel should hold for a node that has no lease yet, as far as
+// Preflight returns the desired state of a node that has no lease yet, as far as
 // it depends on the network and on this host: interface, port, MTU and rules. The first
 // subnet of each family stands in for the subnets of the lease. The zero State, with the
 // reason as a Problem, says that this network cannot work on this host.
@@ -110,7 +110,7 @@ func scopes(n config.Network, own subnet.Lease) opt.Dual[firewall.Scope] {
 func Port(in Inputs) uint16 { return cmp.Or(in.Self.Port, in.Network.Backend.ListenPort) }
 
 // MTU returns the tunnel's MTU in bytes: the smallest uplink's, or the network document's
-// instead of it, less what WireGuard adds over the longest outer header that may be used.
+// instead of it, less WireGuard's overhead with the longest outer header that may be used.
 func MTU(in Inputs) int {
 	families := usable(in.Network.Backend.Mode, in.Uplinks)
 	link := 0
@@ -135,7 +135,7 @@ func usable(mode config.Mode, uplinks opt.Dual[Uplink]) opt.Dual[Uplink] {
 	return uplinks
 }
 
-// Endpoints returns what this node announces: its public address and port in each underlay
+// Endpoints returns this node's published endpoints: its public address and port in each underlay
 // family that the network's mode lets carry the tunnel.
 func Endpoints(in Inputs) opt.Dual[netip.AddrPort] {
 	return opt.Map(usable(in.Network.Backend.Mode, in.Uplinks), func(_ opt.Family, u Uplink) netip.AddrPort {
@@ -193,7 +193,7 @@ func overlayRoutes(scopes opt.Dual[firewall.Scope]) []Route {
 // default route of an uplink that learned it so, unless accept_ra is 2
 // (Documentation/networking/ip-sysctl.rst). The kernel's WireGuard turns ICMP redirects off
 // when its interface comes up (drivers/net/wireguard/device.c, wg_open): asked for here as
-// well, so that `down` knows what was found.
+// well, so that `down` knows the value from before.
 func settings(in Inputs, scopes opt.Dual[firewall.Scope]) []Sysctl {
 	var out []Sysctl
 	if scopes.V4.Present() {

@@ -24,7 +24,7 @@ import (
 const dualDocument = `{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48",` +
 	`"Backend":{"Type":"wireguard","PersistentKeepaliveInterval":25}}`
 
-// failer is what the helpers need of a *testing.T or a *rapid.T.
+// failer is the part of *testing.T and *rapid.T that the helpers need.
 type failer interface {
 	Helper()
 	Fatal(args ...any)
@@ -210,7 +210,7 @@ func TestPeersWithoutACommonUnderlayAreProblems(t *testing.T) {
 }
 
 // Plan is total, does not depend on the order of leases, never makes this node its own
-// peer, and never gives one prefix to two peers.
+// peer, and never gives a prefix to two peers.
 func TestPlanProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := inputs(t, dualDocument, 0)
@@ -250,7 +250,7 @@ func TestPlanProperties(t *testing.T) {
 }
 
 // distinct reports whether no two leases have the same age and key form: etcd never holds
-// such a pair, and nothing tells which of them is the older.
+// two leases of the same revision, and their order would be open.
 func distinct(leases []subnet.Lease) bool {
 	seen := map[string]bool{}
 	for _, l := range leases {

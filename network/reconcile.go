@@ -15,7 +15,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Options are what a Reconciler works with.
+// Options are the seams of a Reconciler.
 type Options struct {
 	Self   Self
 	Host   host         // an Observer, or networktest's fake
@@ -37,7 +37,7 @@ type Reconciler struct {
 	log    zerolog.Logger
 	parts  []Part // in dependency order; teardown runs them backwards
 	host   host
-	wake   chan struct{} // holds at most one pending wake-up
+	wake   chan struct{} // holds at most a single pending wake-up
 	passed func(Status)
 	status atomic.Pointer[Status]
 
@@ -46,7 +46,7 @@ type Reconciler struct {
 	offered bool       // a snapshot was offered: without a snapshot "no peers" would mean "not known yet"
 }
 
-// New returns a Reconciler that has made no pass yet. It owns nothing that must be closed.
+// New returns a Reconciler that has made no pass yet. It needs no Close.
 func New(o Options) *Reconciler {
 	passed := o.Passed
 	if passed == nil {
@@ -55,7 +55,7 @@ func New(o Options) *Reconciler {
 	return &Reconciler{log: o.Log, parts: o.Parts, host: o.Host, passed: passed, wake: make(chan struct{}, 1), in: Inputs{Self: o.Self}}
 }
 
-// Kick asks for another pass. It never blocks; kicks during a pass cost one more pass.
+// Kick asks for another pass. It never blocks; kicks during a pass cost a single further pass.
 func (r *Reconciler) Kick() {
 	select {
 	case r.wake <- struct{}{}:
@@ -64,8 +64,8 @@ func (r *Reconciler) Kick() {
 }
 
 // Offer hands over the newest snapshot of all leases. It never blocks; a snapshot that was
-// not used yet is dropped for the newer one, so a thousand joins during one pass cost one
-// more pass.
+// not used yet is dropped for the newer one, so a thousand joins during a pass cost a single
+// further pass.
 func (r *Reconciler) Offer(s subnet.Snapshot) {
 	r.Update(func(in *Inputs) { in.Leases, r.offered = s.Leases, true })
 }
@@ -99,7 +99,7 @@ const (
 )
 
 // Run makes passes until ctx ends, and then returns nil: on every kick, after resync without
-// one, and after a pause when a pass failed. What the kernel holds stays as it is at the end.
+// a kick, and after a pause when a pass failed. The kernel's state stays as it is at the end.
 func (r *Reconciler) Run(ctx context.Context, resync time.Duration) error {
 	retry := firstRetry
 	for {
@@ -126,7 +126,7 @@ func (r *Reconciler) Run(ctx context.Context, resync time.Duration) error {
 func (r *Reconciler) pass(ctx context.Context) error {
 	started := time.Now()
 	in, known := r.known()
-	if !known { // nothing to set up yet, and nothing to be torn down
+	if !known { // there is no state to set up yet, and none to be torn down
 		return nil
 	}
 	observed, observeErr := r.host.Observe(in)
@@ -168,7 +168,7 @@ func (r *Reconciler) Apply(ctx context.Context, want State) ([]diff.Change, erro
 	return done, errors.Join(errs...)
 }
 
-// applyPart runs the changes of one part, up to the first that fails: the next change of a
+// applyPart runs the changes of a part, up to the first that fails: the next change of a
 // part may rest on it.
 func (r *Reconciler) applyPart(ctx context.Context, p Part, want State) (done []diff.Change, err error) {
 	changes, err := p.list(ctx, want)
@@ -201,8 +201,7 @@ func (r *Reconciler) Pending(ctx context.Context, want State) ([]diff.Change, er
 	return out, errors.Join(errs...)
 }
 
-// order returns the parts in the order in which they are applied: backwards when want holds
-// nothing.
+// order returns the parts in the order in which they are applied: backwards for a teardown.
 func (r *Reconciler) order(want State) []Part {
 	parts := slices.Clone(r.parts)
 	if !want.Device.Present() {

@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/config/diff"
 )
 
-// Route is one of our routes. It is comparable with ==.
+// Route is a route of ours. It is comparable with ==.
 type Route struct {
 	Dst    netip.Prefix
 	Tunnel bool // through the tunnel; otherwise unreachable, the net below it
@@ -26,18 +26,18 @@ func (r Route) String() string {
 }
 
 const (
-	// protocol marks our routes among all others of the machine (rtnetlink's rtm_protocol;
+	// protocol marks our routes among all routes of the host (rtnetlink's rtm_protocol;
 	// numbers above RTPROT_STATIC belong to user space, and /etc/iproute2/rt_protos of
 	// Debian 12 has no 76).
 	protocol = 76
 
-	// netMetric puts the unreachable route below every other one of the same prefix, so it
+	// netMetric puts the unreachable route below every other route of the same prefix, so it
 	// answers only while the tunnel's route is gone: a packet for the overlay then dies here
 	// instead of following the default route into the underlay.
 	netMetric = 1<<32 - 2
 
-	// tunnelMetric is what the kernel gives an IPv6 route without a metric; IPv4 takes the
-	// same so that one comparison serves both.
+	// tunnelMetric is the kernel's default for an IPv6 route without a metric; IPv4 takes
+	// the same, so that both families have the same comparison.
 	tunnelMetric = 1024
 )
 

@@ -8,12 +8,12 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Status is what the last pass saw and did. It is never changed once published.
+// Status is the result of the last pass. It is never changed once published.
 type Status struct {
 	At       time.Time     // end of the pass
 	Took     time.Duration // length of the pass
 	Inputs   Inputs
-	State    State // what the kernel should hold
+	State    State // the desired state
 	Problems []subnet.Problem
 	Err      error             // why the pass was incomplete; nil when it was not
 	Complete bool              // some pass since the start was complete: the data path stood
@@ -22,7 +22,7 @@ type Status struct {
 	Changes  map[string]uint64 // changes made since the start, by part
 }
 
-// Status returns what the last pass published; false before the first one. It never blocks.
+// Status returns the result of the last pass; false before the first pass. It never blocks.
 func (r *Reconciler) Status() (Status, bool) {
 	s := r.status.Load()
 	if s == nil {
@@ -31,7 +31,7 @@ func (r *Reconciler) Status() (Status, bool) {
 	return *s, true
 }
 
-// publish makes a new Status from the last one and this pass.
+// publish makes a new Status from the last Status and this pass.
 func (r *Reconciler) publish(in Inputs, want State, problems []subnet.Problem, changes []diff.Change, err error, started time.Time) {
 	last, _ := r.Status()
 	s := Status{
@@ -53,7 +53,7 @@ func (r *Reconciler) publish(in Inputs, want State, problems []subnet.Problem, c
 	r.passed(s)
 }
 
-// logProblems says what is newly wrong and what is not any more.
+// logProblems logs the problems that appeared and the problems that are solved.
 func (r *Reconciler) logProblems(before, now []subnet.Problem) {
 	appeared, gone := diff.Sets(before, now)
 	for _, p := range appeared {

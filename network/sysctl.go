@@ -16,21 +16,21 @@ import (
 	"github.com/loden-net/loden/config/diff"
 )
 
-// Sysctl is one kernel setting, named by its path below /proc/sys.
+// Sysctl is a kernel setting, named by its path below /proc/sys.
 type Sysctl struct{ Path, Value string }
 
 // sysctls is the part of the reconciler that owns kernel settings. A setting cannot carry a
-// mark, so what stood there before our first write is kept in a file below the run
+// mark, so the value from before our first write is kept in a file below the run
 // directory, which like the settings lasts until the next boot.
 type sysctls struct {
 	before string // file of the values found
 }
 
-// found is what a setting was before we wrote it, and what we wrote.
+// found is a setting's value from before our first write, and the value that we wrote.
 type found struct{ Was, Set string }
 
 // changes compares each wanted setting with /proc/sys; settings that we changed and that
-// are no longer wanted go back to what was found, unless somebody else has changed them.
+// are no longer wanted get their original value back, unless another program has changed them.
 func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error) {
 	memory, err := s.load()
 	if err != nil {
@@ -58,7 +58,7 @@ func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error
 	return out, nil
 }
 
-// set remembers what is found the first time, then writes.
+// set remembers the original value the first time, then writes.
 func (s sysctls) set(w Sysctl, have string) error {
 	memory, err := s.load()
 	if err != nil {
@@ -88,7 +88,7 @@ func (s sysctls) restore(path string, f found) error {
 	return s.save(memory)
 }
 
-// load reads the file; a garbled one counts as empty, since the settings matter more than
+// load reads the file; a garbled file counts as empty, since the settings matter more than
 // the way back.
 func (s sysctls) load() (map[string]found, error) {
 	memory := map[string]found{}

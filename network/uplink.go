@@ -13,7 +13,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Uplink is how this node reaches the underlay in one family.
+// Uplink is this node's way into the underlay of a family.
 type Uplink struct {
 	Name    string     // interface
 	MTU     int        // bytes
@@ -118,7 +118,7 @@ func matchIface(re *regexp.Regexp, links []Link) (choice, bool) {
 	return choice{}, false
 }
 
-// familyUplink returns the uplink of one family, if the host has an uplink in it.
+// familyUplink returns the uplink of a family, if the host has an uplink in it.
 func familyUplink(f opt.Family, named opt.Option[choice], public opt.Option[netip.Addr], v Inventory) (opt.Option[Uplink], error) {
 	route, hasRoute := v.defaultRoute(f)
 	on := func(l Link, a netip.Addr) opt.Option[Uplink] {

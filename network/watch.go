@@ -79,8 +79,8 @@ func (o *Observer) watchOnce(ctx context.Context, notify func()) error {
 	}
 }
 
-// eventFilter tells the announcements that matter from all others. It remembers links and
-// addresses, because an announcement repeats what did not change: a router advertisement
+// eventFilter picks the announcements that matter. It remembers links and
+// addresses, because announcements repeat unchanged properties: a router advertisement
 // announces each address again, with a new lifetime.
 type eventFilter struct {
 	tunnel    string

@@ -1,5 +1,5 @@
 // Package networktest owns the fakes of the Reconciler's seams: a part and a host without a
-// kernel. It knows the interfaces of package network and no rule of what a host should hold.
+// kernel. It knows the interfaces of package network and no rule about the desired state of a host.
 package networktest
 
 import (
@@ -47,8 +47,8 @@ func (r *Record) Take() []string {
 	return out
 }
 
-// NewPart returns a part that holds nothing. want renders the desired state; "" means that
-// the part should hold nothing. record may be nil.
+// NewPart returns an empty part. want renders the desired state; "" means that the part
+// should be empty. record may be nil.
 func NewPart(name string, record *Record, want func(network.State) string) *Part {
 	if record == nil {
 		record = &Record{}
