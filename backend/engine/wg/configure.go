@@ -165,7 +165,7 @@ func (d *Device) applyPeer(want *uapi.PeerRequest, e *edit) {
 	if seconds, ok := want.Keepalive.Get(); ok {
 		settings.Keepalive = opt.Some(time.Duration(seconds) * time.Second)
 	}
-	d.carryOut(&p.Peer, p.Configure(settings, d.now()))
+	p.Configure(settings, d.now())
 }
 
 // allow routes prefix to p, and takes it away from the peer that had it. The caller holds d.mu.

@@ -134,9 +134,6 @@ func (s *sender) seal(p *peer.Peer, with *peer.Keypair, b []byte, now moment) {
 		s.append(p, s.frame(with, counter, seg, mtu), ecn)
 		counter++
 	}
-	if with.RekeyDue(now) {
-		p.RequestHandshake(now)
-	}
 }
 
 // frame puts a packet into the arena as a message that is still to be encrypted.

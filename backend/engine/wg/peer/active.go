@@ -73,6 +73,16 @@ func (p *Peer) dropHandshake() {
 	}
 }
 
+// handshakeSoon makes the next handshake due as soon as the peer accepts another initiation,
+// instead of 5 s after the last. The caller holds p.mu and schedules.
+func (p *Peer) handshakeSoon(now Moment) {
+	a := p.active
+	if a.begunAt != 0 {
+		a.begunAt += 2*initiationInterval - rekeyTimeout
+	}
+	a.attempts, a.openedAt = 0, now // and the handshake counts as progress: see Tick
+}
+
 // retire ends a keypair, if there is a keypair. The caller holds p.mu.
 func (p *Peer) retire(k *Keypair) {
 	if k != nil {

@@ -90,7 +90,7 @@ func (p *Peer) initiate(t Time) {
 	a.initiator, a.begunAt, a.retryAt = initiator, t.Now, t.Now+rekeyTimeout+p.local.jitter()
 	a.stamp.Sign(msg, t.Now)
 	p.send(msg)
-	p.noteSent(t.Now)
+	p.applySendRules(t.Now, handshakeMessage)
 }
 
 // timestamp returns the TAI64N form of the wall clock: section 5.4.2. As in tai64n.Now, which
@@ -130,12 +130,17 @@ func (l *Local) receiveInitiation(self *self, in Inbound, now Moment) (*Peer, Ac
 	k := newKeypair(p, &keys, index, false, now)
 	l.indices.grant(index, k)
 	p.expect(k)
-	p.SetEndpointFromPacket(in.From.Remote, in.From.Local)
+	// The endpoint stays until the first transport message with k: an initiation may be a replay that
+	// this process cannot know, and a response and data are bound to keys of this process.
+	from := in.From
+	if p.endpoint.Load() == nil {
+		p.endpoint.Store(&from)
+	}
 	p.receivedBytes.Add(uint64(len(in.Message)))
 	p.noteReceived(now)
 	a.stamp.Sign(reply, now)
-	p.send(reply)
-	p.noteSent(now)
+	p.sendTo(&from, reply)
+	p.applySendRules(now, handshakeMessage)
 	p.schedule(now)
 	return p, p.actions(), Accepted
 }
@@ -217,5 +222,5 @@ func (p *Peer) keepaliveWith(k *Keypair, now Moment) {
 		return
 	}
 	p.send(k.message(counter, nil))
-	p.noteSent(now)
+	p.applySendRules(now, keepalive) // every caller schedules
 }

@@ -73,8 +73,8 @@ func (k *Keypair) Reserve(n int) (uint64, bool) {
 	}
 }
 
-// RekeyDue reports whether sending should bring about the next handshake: section 6.2.
-func (k *Keypair) RekeyDue(now Moment) bool {
+// rekeyDue reports whether sending should bring about the next handshake: section 6.2.
+func (k *Keypair) rekeyDue(now Moment) bool {
 	return k.counter.Load() > rekeyAfterMessages || (k.initiator && now-k.created >= rekeyAfterTime)
 }
 

@@ -87,6 +87,10 @@ type Peer struct {
 	persistAt  Moment           // when the last persistent keepalive was tried
 	removed    bool
 	out        []Datagram // of the call that holds mu
+
+	// keepaliveDue makes the next Tick, which is due at once, send a persistent keepalive: an event
+	// has made waiting for the interval pointless.
+	keepaliveDue bool
 }
 
 // Init makes p the peer of l with that public key, idle and without settings.
@@ -133,25 +137,47 @@ func (p *Peer) Idle() bool {
 }
 
 // Configure changes settings.
-func (p *Peer) Configure(s Settings, now Moment) Actions {
+func (p *Peer) Configure(s Settings, now Moment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if key, ok := s.PresharedKey.Get(); ok {
 		p.preshared = key
 	}
-	if remote, ok := s.Endpoint.Get(); ok {
-		if to := p.endpoint.Load(); to == nil || to.Remote != remote {
-			p.endpoint.Store(&Endpoint{Remote: remote})
-		}
-	}
 	if interval, ok := s.Keepalive.Get(); ok {
+		p.keepaliveDue = p.keepaliveDue || (p.keepalive == 0 && interval != 0)
 		p.keepalive = interval
 		if interval == 0 {
-			p.persistAt = 0
+			p.persistAt, p.keepaliveDue = 0, false
 		}
 	}
+	if remote, ok := s.Endpoint.Get(); ok {
+		p.setEndpoint(remote, now)
+	}
 	p.schedule(now)
-	return p.actions()
+}
+
+// setEndpoint sets the address of the peer and forgets the local address: an operator who sets the
+// endpoint anew has a reason. With another address a handshake begins at once when the peer has
+// persistent keepalive, staged packets, or a handshake under way, which went to the address before.
+// The caller holds p.mu and schedules.
+func (p *Peer) setEndpoint(remote netip.AddrPort, now Moment) {
+	before := p.endpoint.Load()
+	if before != nil && before.Remote == remote && !before.Local.IsValid() {
+		return
+	}
+	p.endpoint.Store(&Endpoint{Remote: remote})
+	if before != nil && before.Remote == remote {
+		return
+	}
+	a := p.active
+	if p.keepalive == 0 && !p.wantHandshake.Load() && (a == nil || a.initiator == nil) {
+		return // with staged packets a handshake is wanted or under way
+	}
+	p.wantHandshake.Store(true)
+	if a != nil {
+		p.dropHandshake()
+		p.handshakeSoon(now)
+	}
 }
 
 // Status is the part of a peer that "get" shows.
@@ -227,11 +253,12 @@ func (p *Peer) takeStaged() [][]byte {
 }
 
 // Zero erases the keypairs, the pending handshake and the staged packets: the device has another
-// private key.
+// private key. A peer with persistent keepalive is called at once.
 func (p *Peer) Zero(now Moment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.zero()
+	p.keepaliveDue = p.keepalive != 0
 	p.schedule(now)
 }
 
@@ -274,10 +301,13 @@ func (p *Peer) disabled() bool { return p.removed || p.local.down.Load() }
 
 // send adds a datagram to the actions of the present call. The caller holds p.mu.
 func (p *Peer) send(msg []byte) {
-	to := p.endpoint.Load()
-	if to == nil {
-		return
+	if to := p.endpoint.Load(); to != nil {
+		p.sendTo(to, msg)
 	}
+}
+
+// sendTo is send to an address that need not be the peer's endpoint. The caller holds p.mu.
+func (p *Peer) sendTo(to *Endpoint, msg []byte) {
 	p.sentBytes.Add(uint64(len(msg)))
 	p.out = append(p.out, Datagram{To: to, Message: msg})
 }

@@ -70,7 +70,7 @@ func (p *Peer) resumeActive(t state.Talk, wantHandshake bool) error {
 	if wantHandshake && a.begunAt != 0 {
 		// The pending handshake stayed behind in the process before. The next handshake is due not
 		// in 5 s but as soon as the peer accepts another initiation.
-		a.begunAt += 2*initiationInterval - rekeyTimeout
+		p.handshakeSoon(a.openedAt)
 	}
 	for _, packet := range t.Staged {
 		a.staged.add(packet, &p.local.budget)

@@ -15,22 +15,45 @@ import (
 //	persistent keepalive        last message either way + interval
 //	erase the keys              last handshake progress + 540 s
 
+// content is the content of a message that was sent to the peer.
+type content int
+
+const (
+	handshakeMessage content = iota
+	keepalive
+	data
+)
+
 // NoteSent records data of size bytes that was sent to the peer.
 func (p *Peer) NoteSent(now Moment, size int) {
 	p.sentBytes.Add(uint64(size))
-	p.noteSent(now)
-	if p.awaitSince.Load() == 0 {
-		p.awaitSince.Store(int64(now))
-		p.wakeBy(now, now+replyTimeout)
+	if by := p.applySendRules(now, data); by != 0 {
+		p.wakeBy(now, by)
 	}
 }
 
-// noteSent records an authenticated message to the peer.
-func (p *Peer) noteSent(now Moment) {
+// applySendRules applies the rules of section 6 to a message that was sent. Every send passes here,
+// whatever its path: data of the data path, keepalives, handshake messages. It takes no lock, and
+// returns the moment at which Tick must be called at the latest, or 0 for no new moment.
+//
+//	every message       restarts the persistent keepalive's interval, and is an answer     6.5
+//	transport messages  ask for the next handshake when the current keypair is old         6.2
+//	data                awaits an answer                                                   6.5
+func (p *Peer) applySendRules(now Moment, c content) (by Moment) {
 	p.sentAt.Store(int64(now))
 	if p.owedSince.Load() != 0 {
 		p.owedSince.Store(0)
 	}
+	if c == data && p.awaitSince.Load() == 0 {
+		p.awaitSince.Store(int64(now))
+		by = now + replyTimeout
+	}
+	if c != handshakeMessage {
+		if k := p.current.Load(); k != nil && k.rekeyDue(now) && !p.wantHandshake.Swap(true) {
+			by = now
+		}
+	}
+	return by
 }
 
 // NoteReceived records authentic transport messages of size bytes in all that were received with
@@ -108,7 +131,10 @@ func (p *Peer) due(now Moment) Moment {
 			next = t
 		}
 	}
-	if p.keepalive != 0 {
+	switch {
+	case p.keepaliveDue:
+		at(now)
+	case p.keepalive != 0:
 		at(p.lastTraffic() + p.keepalive)
 	}
 	a := p.active
@@ -149,8 +175,8 @@ func (p *Peer) Tick(t Time) Actions {
 	if p.disabled() {
 		return Actions{}
 	}
-	if p.keepalive != 0 && t.Now >= p.lastTraffic()+p.keepalive {
-		p.persistAt = t.Now
+	if p.keepaliveDue || (p.keepalive != 0 && t.Now >= p.lastTraffic()+p.keepalive) {
+		p.keepaliveDue, p.persistAt = false, t.Now
 		p.sendKeepalive(t.Now)
 	}
 	if p.active != nil {

@@ -68,11 +68,12 @@ func (h *host) command(verb string, args []string) {
 	w, p := h.world, h.peer
 	switch verb {
 	case "endpoint": // as wg set … endpoint
-		h.act(p.Configure(Settings{Endpoint: opt.Some(w.address(args[0]))}, w.now))
+		p.Configure(Settings{Endpoint: opt.Some(w.address(args[0]))}, w.now)
+		h.show()
 	case "keepalive": // as wg set … persistent-keepalive
-		h.act(p.Configure(Settings{Keepalive: opt.Some(w.duration(args[0]))}, w.now))
+		p.Configure(Settings{Keepalive: opt.Some(w.duration(args[0]))}, w.now)
 	case "preshared":
-		h.act(p.Configure(Settings{PresharedKey: opt.Some(noise.Key{0: args[0][0]})}, w.now))
+		p.Configure(Settings{PresharedKey: opt.Some(noise.Key{0: args[0][0]})}, w.now)
 	case "sends": // a packet comes from the TUN device
 		h.sends()
 	case "moves": // the host has another address
@@ -89,8 +90,16 @@ func (h *host) command(verb string, args []string) {
 		o.peer = new(Peer)
 		o.peer.Init(&o.Local, h.Identity().Public(), o)
 		if to != nil {
-			o.act(o.peer.Configure(Settings{Endpoint: opt.Some(to.Remote)}, w.now))
+			o.peer.Configure(Settings{Endpoint: opt.Some(to.Remote)}, w.now)
 		}
+		o.show()
+		h.show()
+	case "restarts": // the device is made anew with the same configuration
+		to := p.Endpoint()
+		p.Remove()
+		h.peer = new(Peer)
+		h.peer.Init(&h.Local, p.PublicKey(), h)
+		h.peer.Configure(Settings{Endpoint: opt.Some(to.Remote)}, w.now)
 		h.show()
 	case "loaded":
 		h.loaded = true

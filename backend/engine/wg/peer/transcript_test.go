@@ -289,9 +289,6 @@ func (h *host) seal(k *Keypair, packet []byte) {
 	msg := k.message(counter, packet)
 	h.world.fly(h, h.peer.Endpoint().Remote, msg)
 	h.peer.NoteSent(h.world.now, len(msg))
-	if k.RekeyDue(h.world.now) {
-		h.peer.RequestHandshake(h.world.now)
-	}
 }
 
 // receive handles a datagram, as the device's receiver and handshake worker do.
