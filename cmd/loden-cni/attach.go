@@ -31,6 +31,9 @@ func add(c call) error {
 	if err := checkBridge(d, env); err != nil {
 		return err
 	}
+	if err := prepareBridge(d, env); err != nil {
+		return err
+	}
 	recs, a := openRecords(conf.DataDir, conf.Name), c.attachment()
 	before, err := recs.read(a)
 	again := err == nil
@@ -78,8 +81,8 @@ func del(c call) error {
 	return recs.remove(a)
 }
 
-// check runs the delegate's CHECK, and compares the addresses of the attachment with the subnet
-// that the node holds now.
+// check runs the delegate's CHECK, looks for the gateway addresses on the bridge, and compares
+// the addresses of the attachment with the subnet that the node holds now.
 func check(c call) error {
 	conf := c.Conf
 	a := c.attachment()
@@ -95,6 +98,9 @@ func check(c call) error {
 	}
 	env, err := loadEnv(conf.SubnetFile)
 	if err != nil {
+		return err
+	}
+	if err := checkGateway(delegation{Plugin: rec.Plugin, Config: rec.Config}, env); err != nil {
 		return err
 	}
 	addrs, err := addresses(conf)

@@ -12,6 +12,9 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
 )
 
 // defaultLeaseDir is the directory in which host-local keeps a file per address, below the
@@ -24,11 +27,22 @@ const defaultLeaseDir = "/var/lib/cni/networks"
 func gc(c call) error {
 	conf := c.Conf
 	errs := []error{collectRecords(conf, c.Path)}
-	d, err := delegateNow(conf)
+	d, err := delegateForGC(conf)
 	if err != nil {
 		return joined(append(errs, err))
 	}
 	return joined(append(errs, collectAddresses(conf, d, c.Path), delegateGC(conf, d, c.Path)))
+}
+
+// delegateForGC returns the delegation of a GC. GC frees addresses by their holders and does not
+// look at ranges, but host-local refuses a configuration without a range. So a node without
+// subnet.env, which a reboot removes with /run, gets a range for documentation (RFC 5737).
+func delegateForGC(conf netConf) (delegation, error) {
+	if d, err := delegateNow(conf); err == nil {
+		return d, nil
+	}
+	placeholder := opt.Dual[netip.Prefix]{V4: opt.Some(netip.MustParsePrefix("192.0.2.0/24"))}
+	return delegate(conf, config.Env{Networks: placeholder, Subnets: placeholder, MTU: 1280})
 }
 
 // joined makes a single CNI error of all errors; the CNI library would print the first alone.

@@ -31,7 +31,37 @@ func status(c call) error {
 			return notReady(true, fmt.Sprintf("%v; and the daemon does not answer: %v", err, askErr))
 		}
 	}
+	if err := gatewayWithin(d, conf.SubnetFile, bridgeLimit); err != nil {
+		return err
+	}
 	return record{Plugin: d.Plugin, Config: d.Config}.run(c)
+}
+
+// bridgeLimit bounds the wait for the gateway addresses of a bridge: an ADD that makes the bridge
+// at this moment sets them within milliseconds.
+const bridgeLimit = 500 * time.Millisecond
+
+// gatewayWithin waits until the bridge has its gateway addresses, and returns the error of
+// checkGateway when the limit is over.
+func gatewayWithin(d delegation, subnetFile string, limit time.Duration) error {
+	env, err := loadEnv(subnetFile)
+	if err != nil {
+		return err
+	}
+	over := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := checkGateway(d, env)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-over:
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // notReady returns the error of STATUS: an ADD would fail, and with hasPods the pods on the node
