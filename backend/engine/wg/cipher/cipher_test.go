@@ -206,7 +206,7 @@ func TestNothingIsAllocated(t *testing.T) {
 
 func BenchmarkSeal(b *testing.B) {
 	for _, size := range []int{96, 1392, 8920} {
-		for _, n := range []int{4, 5, 8, 16} {
+		for _, n := range []int{4, 5, 6, 7, 8, 9, 16} {
 			for _, wide := range []bool{false, true} {
 				b.Run(fmt.Sprintf("%dx%d/wide=%t", n, size, wide), func(b *testing.B) {
 					messages, _ := row(rand.New(rand.NewPCG(1, 2)), n, size)
