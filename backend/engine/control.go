@@ -17,11 +17,14 @@ import (
 )
 
 // A running engine accepts requests on a control socket beside its lock, from processes of its
-// own user alone: to stop, or to hand its files and sessions over to another engine. Each
+// own user alone: to stop, to tell its status, or to hand its files and sessions over. Each
 // message is one packet (SOCK_SEQPACKET).
 //
 //	request {"version":1,"do":"stop"}    ──►
 //	        ◄──  reply {}                                     and the engine ends
+//
+//	request {"version":1,"do":"status"}  ──►
+//	        ◄──  reply {"status":{…}}                         and the engine goes on
 //
 //	request {"version":1,"do":"give"}    ──►                  the data path stops
 //	        ◄──  reply {"files":[…],"size":n}, descriptors    SCM_RIGHTS
@@ -41,6 +44,7 @@ const (
 const (
 	opStop     = "stop"
 	opHandOver = "give"
+	opStatus   = "status"
 )
 
 // request is sent to a running engine.
@@ -57,6 +61,7 @@ type reply struct {
 	Refused string   `json:"refused,omitempty"` // the reason; empty: accepted
 	Files   []string `json:"files,omitempty"`   // the names of the descriptors, in their order
 	Size    int      `json:"size,omitempty"`    // bytes of state that follow
+	Status  *Status  `json:"status,omitempty"`
 }
 
 // ControlPath returns the control socket of the interface's engine.
@@ -90,10 +95,11 @@ type controlServer struct {
 	listen   func() (*net.UnixListener, error)
 	listener *net.UnixListener // nil: not open, or it failed
 	log      zerolog.Logger
+	status   func() *Status
 }
 
-// await returns the first valid request, or nil when ctx ends. It refuses invalid requests, and
-// opens the socket again when it fails.
+// await returns the first request to stop or to hand over, or nil when ctx ends. It answers
+// requests for the status, refuses invalid requests, and opens the socket again when it fails.
 func (c *controlServer) await(ctx context.Context) *pendingRequest {
 	again := retry{log: c.log, step: "requests to stop or to hand over are not accepted: free descriptors or space in the run directory"}
 	for ctx.Err() == nil {
@@ -106,10 +112,16 @@ func (c *controlServer) await(ctx context.Context) *pendingRequest {
 		}
 		again.succeeded()
 		r, err := readRequest(conn)
-		if err == nil {
+		answer := reply{}
+		switch {
+		case err != nil:
+			answer.Refused = err.Error()
+		case r.Do == opStatus:
+			answer.Status = c.status()
+		default:
 			return &pendingRequest{r, conn}
 		}
-		_ = errors.Join(sendReply(conn, reply{Refused: err.Error()}, nil), conn.Close()) // the client may have gone
+		_ = errors.Join(sendReply(conn, answer, nil), conn.Close()) // the client may have gone
 	}
 	return nil
 }
@@ -169,8 +181,8 @@ func parseRequest(b []byte) (r request, err error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("read request: %w", err)
 	}
-	if r.Version != protocol || r.Do != opStop && r.Do != opHandOver {
-		return r, fmt.Errorf("request %.20q of version %d: this engine knows stop and give of version %d", r.Do, r.Version, protocol)
+	if r.Version != protocol || r.Do != opStop && r.Do != opHandOver && r.Do != opStatus {
+		return r, fmt.Errorf("request %.20q of version %d: this engine knows stop, give and status of version %d", r.Do, r.Version, protocol)
 	}
 	return r, nil
 }

@@ -103,6 +103,7 @@ func (s *instance) resumePath(left *state.Device, files wg.Files) (err error) {
 	if err != nil {
 		return err
 	}
+	s.disableOffloads(d)
 	s.path = d.Start()
 	return nil
 }

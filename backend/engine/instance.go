@@ -111,7 +111,15 @@ func (s *instance) prepare(conn *net.UnixConn, size int, files namedFiles) (star
 	if err != nil {
 		return nil, nil, err
 	}
+	s.disableOffloads(d)
 	return func() error { s.path = d.Start(); return nil }, d.Discard, nil
+}
+
+// disableOffloads applies Options.NoOffload to a data path that must go on also when that fails.
+func (s *instance) disableOffloads(d *wg.Device) {
+	if err := d.DisableOffloads(s.o.NoOffload); err != nil {
+		s.o.Log.Error().Err(err).Msg("an offload stays on")
+	}
 }
 
 // close ends an instance that was not handed over.
@@ -128,7 +136,7 @@ func (s *instance) close() {
 // requests, until ctx or the data path ends, a client asks the engine to stop, or the instance
 // is handed over, which handedOver reports. See retry for what does not end it.
 func (s *instance) serve(ctx context.Context, ready *announcement) (handedOver bool, err error) {
-	control := controlServer{log: s.o.Log, listen: func() (*net.UnixListener, error) { return listenControl(s.o.RunDir, s.o.Iface) }}
+	control := controlServer{log: s.o.Log, status: s.status, listen: func() (*net.UnixListener, error) { return listenControl(s.o.RunDir, s.o.Iface) }}
 	defer func() { control.close() }()
 	if control.listener, err = control.listen(); err != nil {
 		if !s.inherited {

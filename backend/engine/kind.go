@@ -34,9 +34,20 @@ type dataPath interface {
 func open(o Options, files tun.Files) (dataPath, error) {
 	switch o.Kind {
 	case WireGuardGo:
+		if o.NoOffload != 0 {
+			return nil, fmt.Errorf("start engine wireguard-go: it has no switches for offloads (%s): use the engine loden", o.NoOffload)
+		}
 		return openWireGuardGo(files.Queues[0], o.Log)
 	case Loden:
-		return wg.Start(files, o.Iface, o.Log)
+		d, err := wg.New(files, o.Iface, o.Log)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.DisableOffloads(o.NoOffload); err != nil {
+			d.Discard()
+			return nil, err
+		}
+		return d.Start(), nil
 	default:
 		return nil, fmt.Errorf("start engine %q: choose wireguard-go or loden", o.Kind)
 	}

@@ -12,7 +12,7 @@ func FuzzControl(f *testing.F) {
 	f.Add([]byte(`{"files":["lock","uapi","tun"],"size":7}`), 3)
 	f.Add([]byte(`{"refused":"no"}`), 0)
 	f.Fuzz(func(t *testing.T, b []byte, descriptors int) {
-		if o, err := parseRequest(b); err == nil && (o.Version != protocol || o.Do != opStop && o.Do != opHandOver) {
+		if o, err := parseRequest(b); err == nil && (o.Version != protocol || o.Do != opStop && o.Do != opHandOver && o.Do != opStatus) {
 			t.Errorf("took %+v", o)
 		}
 		p, err := parseReply(b, descriptors)
@@ -32,7 +32,7 @@ func FuzzControl(f *testing.F) {
 
 func TestRequestOfAnotherVersionIsOneClearLine(t *testing.T) {
 	_, err := parseRequest([]byte(`{"version":2,"do":"give"}`))
-	if want := `request "give" of version 2: this engine knows stop and give of version 1`; err == nil || err.Error() != want {
+	if want := `request "give" of version 2: this engine knows stop, give and status of version 1`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

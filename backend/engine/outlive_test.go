@@ -144,14 +144,14 @@ func TestControlSocketIsOpenedAgain(t *testing.T) {
 // fakePath is a data path that counts.
 type fakePath struct {
 	changes, closes int
-	leave           error // of Leave
+	leave           error // of HandOver
 }
 
 func (p *fakePath) IpcHandle(c net.Conn)  { _ = c.Close() }
 func (p *fakePath) LinkChanged()          { p.changes++ }
 func (p *fakePath) Done() <-chan struct{} { return nil }
 func (p *fakePath) Close()                { p.closes++ }
-func (p *fakePath) Leave() (*state.Device, wg.Files, error) {
+func (p *fakePath) HandOver() (*state.Device, wg.Files, error) {
 	return nil, wg.Files{}, p.leave
 }
 

@@ -37,6 +37,10 @@ type Options struct {
 	// running engine does not need, and adapts its processors to the load.
 	Alone bool
 
+	// NoOffload turns offloads of the kind loden off, for kernels and network devices that corrupt
+	// the packets they cut or join. wireguard-go has no switches, and does not start with it.
+	NoOffload Offloads
+
 	// FixedProcessors keeps an engine that is Alone on all processors, under any load.
 	FixedProcessors bool
 }

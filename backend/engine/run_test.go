@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -252,5 +253,56 @@ func TestSocketOfAKilledEngineIsReplaced(t *testing.T) {
 	ip(t, "link", "delete", iface)
 	if err := e.wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestEngineTellsItsStatus(t *testing.T) {
+	for kind, want := range map[engine.Kind]map[string]string{
+		engine.Loden:       {"tun-rx": "off", "tun-tx": "off", "udp-rx": "on", "udp-tx": "off"},
+		engine.WireGuardGo: nil,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			o := options(t)
+			o.Kind = kind
+			if kind == engine.Loden {
+				var err error
+				if o.NoOffload, err = engine.ParseOffloads("tun-rx,udp-tx, tun-tx"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e := start(t, o)
+			got, err := engine.ReadStatus(t.Context(), o.RunDir, iface)
+			if err != nil || got.Kind != kind || got.PID != os.Getpid() || !maps.Equal(got.Offloads, want) || len(got.Drops) != 0 {
+				t.Errorf("status %+v, %v", got, err)
+			}
+			ip(t, "link", "delete", iface)
+			if err := e.wait(); err != nil {
+				t.Error(err)
+			}
+			if _, err := engine.ReadStatus(t.Context(), o.RunDir, iface); err == nil {
+				t.Error("an engine that has ended tells its status")
+			}
+		})
+	}
+}
+
+func TestStatusOfAnEngineThatHangsEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: engine.ControlPath(dir, iface), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := engine.ReadStatus(ctx, dir, iface); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+}
+
+func TestUnknownOffloadIsOneClearLine(t *testing.T) {
+	_, err := engine.ParseOffloads("tun-rx,gso")
+	if want := `offload "gso": choose among tun-rx, tun-tx, udp-rx and udp-tx, separated by commas`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -15,8 +15,9 @@ import (
 // engineCommand runs the userspace data plane in the foreground. `loden run` starts it by
 // itself where the kernel has no WireGuard, and hands it a pipe to say when it is ready.
 func engineCommand(flags *config.Node) *cobra.Command {
-	var kind string
+	var kind, noOffload string
 	var readyFD int
+	var fixedProcessors bool
 	cmd := &cobra.Command{
 		Use:   "engine IFACE",
 		Short: "Run the userspace WireGuard engine for an interface, in the foreground",
@@ -37,16 +38,25 @@ func engineCommand(flags *config.Node) *cobra.Command {
 			if err != nil {
 				return usageError(err)
 			}
+			off, err := engine.ParseOffloads(noOffload)
+			if err != nil {
+				return usageError(fmt.Errorf("--no-offload: %w", err))
+			}
 			return engine.Run(cmd.Context(), engine.Options{
 				Iface: args[0], Kind: engine.Kind(kind), RunDir: flags.RunDir, Ready: ready,
 				Log:   log.With().Str("interface", args[0]).Logger(),
 				Relay: ready == nil, // one that `loden run` started is not started again when it ends
 				Alone: true,
+
+				NoOffload: off, FixedProcessors: fixedProcessors,
 			})
 		},
 	}
 	cmd.Flags().StringVar(&kind, "engine", string(engine.DefaultKind), "which engine: wireguard-go, loden")
 	cmd.Flags().StringVar(&flags.RunDir, "run-dir", "/run/loden", "directory of the engine's lock")
+	cmd.Flags().StringVar(&noOffload, "no-offload", "",
+		"offloads that are turned off, for kernels and network cards that corrupt packets: tun-rx, tun-tx, udp-rx, udp-tx, separated by commas")
+	cmd.Flags().BoolVar(&fixedProcessors, "fixed-processors", false, "use all processors also while packets come singly, which delays them")
 	cmd.Flags().IntVar(&readyFD, "ready-fd", 0, "file descriptor to write to when ready")
 	_ = cmd.Flags().MarkHidden("ready-fd") // the flag was defined on the line above
 	return cmd

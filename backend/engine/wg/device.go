@@ -20,12 +20,14 @@ import (
 
 // Device is a WireGuard interface. It is configured through UAPI only: see Serve and Configure.
 type Device struct {
-	log      zerolog.Logger
-	born     time.Time // an hour before New, so that no moment is zero
-	tunnel   tunnel
-	binder   binder
-	keepsUDP bool // UDP packets are not joined: the kernel does not take joined UDP
-	workers  int  // of each direction, beside the goroutine of each queue and socket: see workerPool
+	log           zerolog.Logger
+	born          time.Time // an hour before New, so that no moment is zero
+	tunnel        tunnel
+	binder        binder
+	keepsUDP      bool        // UDP packets are not joined: the kernel does not take joined UDP
+	noOffload     Offloads    // turned off by setting
+	refusalLogged atomic.Bool // see joins
+	workers       int         // of each direction, beside the goroutine of each queue and socket: see workerPool
 
 	local      peer.Local
 	sockets    atomic.Pointer[bound] // nil: not open
@@ -49,18 +51,6 @@ type Device struct {
 	closed      chan struct{}      // closed when Run ends
 	movers      sync.WaitGroup     // goroutines that move packets
 	others      sync.WaitGroup     // the other goroutines
-}
-
-// counters count dropped messages and packets by reason, and a few events for tests.
-type counters struct {
-	rejected   atomic.Uint64 // handshake messages
-	replayed   atomic.Uint64 // transport messages
-	misrouted  atomic.Uint64 // inner packets from an address that is not the peer's
-	undecoded  atomic.Uint64 // transport messages without a keypair or authenticity
-	unroutable atomic.Uint64 // packets from the TUN for no peer, or for a peer without an endpoint
-	tooBig     atomic.Uint64 // packets from the TUN, for the interface
-	cookies    atomic.Uint64 // sent
-	submitted  atomic.Uint64 // batches that a worker pool took, or would have taken
 }
 
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
@@ -158,6 +148,7 @@ func (d *Device) rebind(port uint16) error {
 	if err != nil {
 		return fmt.Errorf("listen on UDP port %d: %w", port, err)
 	}
+	d.applyOffloads(next)
 	d.unbind()
 	d.port = next.port
 	d.sockets.Store(&next)
@@ -192,6 +183,9 @@ func (d *Device) unbind() {
 func (d *Device) send(out []conn.Outgoing) {
 	b := d.sockets.Load()
 	if b == nil {
+		for i := range out {
+			d.counters.noSocket.Add(uint64(out[i].Count))
+		}
 		return
 	}
 	for len(out) > 0 {
@@ -204,7 +198,12 @@ func (d *Device) send(out []conn.Outgoing) {
 		if v4 {
 			s = b.v4
 		}
-		if s != nil {
+		switch {
+		case s == nil:
+			for i := range out[:n] {
+				d.counters.noSocket.Add(uint64(out[i].Count))
+			}
+		default:
 			if err := s.Send(out[:n]); err != nil {
 				d.log.Debug().Err(err).Msg("sent with errors")
 			}

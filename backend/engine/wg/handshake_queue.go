@@ -19,7 +19,7 @@ func (d *Device) enqueue(i handshakeItem) {
 	select {
 	case d.handshakes <- i:
 	default:
-		d.counters.rejected.Add(1)
+		d.counters.queueFull.Add(1)
 	}
 }
 

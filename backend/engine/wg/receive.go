@@ -47,11 +47,12 @@ func newReceiver(d *Device) *receiver {
 	for i := range r.in {
 		r.in[i].Buf = make([]byte, bufferSize)
 	}
-	r.merger.KeepUDP = d.keepsUDP
 	r.merger.Write = func(pieces [][]byte) {
 		// After an error the interface did not take the packet, because the interface is down or
 		// the packet too large: it is dropped, as a router would.
-		_ = d.tunnel.Write(pieces)
+		if err := d.tunnel.Write(pieces); err != nil {
+			d.counters.tunRefused.Add(1)
+		}
 	}
 	return r
 }
@@ -133,6 +134,7 @@ func (r *receiver) flush() {
 // train reads the messages of a received datagram or train.
 func (r *receiver) train(m *conn.Incoming) {
 	if m.Size == 0 || m.Segment <= 0 {
+		r.device.counters.notWireGuard.Add(1)
 		return
 	}
 	for at := 0; at < m.Size; at += m.Segment {
@@ -143,17 +145,22 @@ func (r *receiver) train(m *conn.Incoming) {
 // message reads a message from outside.
 func (r *receiver) message(msg []byte, m *conn.Incoming) {
 	if len(msg) < cipher.Overhead {
+		r.device.counters.notWireGuard.Add(1)
 		return
 	}
 	switch kind := binary.LittleEndian.Uint32(msg); kind {
 	case noise.TypeTransport:
 		r.transport(msg, m)
 	case noise.TypeInitiation, noise.TypeResponse, noise.TypeCookie:
-		if noise.Well(msg, kind) {
-			i := handshakeItem{size: uint8(len(msg)), from: peer.Endpoint{Remote: m.From, Local: m.Local}}
-			copy(i.raw[:], msg)
-			r.device.enqueue(i)
+		if !noise.Well(msg, kind) {
+			r.device.counters.notWireGuard.Add(1)
+			return
 		}
+		i := handshakeItem{size: uint8(len(msg)), from: peer.Endpoint{Remote: m.From, Local: m.Local}}
+		copy(i.raw[:], msg)
+		r.device.enqueue(i)
+	default:
+		r.device.counters.notWireGuard.Add(1)
 	}
 }
 
@@ -180,6 +187,8 @@ func (r *receiver) keypair(index uint32) *peer.Keypair {
 
 // deliver passes on the decrypted messages in the order in which they came.
 func (r *receiver) deliver() {
+	full, short := r.device.joins()
+	r.merger.KeepTCP, r.merger.KeepUDP, r.merger.EqualOnly = !full, !full || r.device.keepsUDP, !short
 	for i := range r.batch.messages {
 		m := &r.batch.messages[i]
 		if !m.authentic {
@@ -230,6 +239,7 @@ func (r *receiver) inner(p *peer.Peer, plain []byte, outer uint8) {
 	}
 	pkt := plain[:size] // without the padding
 	if outer == ce && !mark(pkt) {
+		r.device.counters.congested.Add(1)
 		return // congestion that the inner sender could not react to: RFC 6040, section 4.2
 	}
 	r.merger.Add(pkt)

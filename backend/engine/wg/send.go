@@ -82,6 +82,7 @@ func (d *Device) sendLoop(from queue) error {
 func (s *sender) packet(b []byte) {
 	d := s.device
 	if len(b) < offload.HeaderSize {
+		d.counters.malformed.Add(1)
 		return
 	}
 	pkt := b[offload.HeaderSize:]
@@ -115,6 +116,7 @@ func (s *sender) flushStaged(p *peer.Peer) {
 func (s *sender) seal(p *peer.Peer, with *peer.Keypair, b []byte, now moment) {
 	pkt := b[offload.HeaderSize:]
 	if err := s.split.Reset(offload.Decode(b), pkt); err != nil {
+		s.device.counters.malformed.Add(1)
 		return // the virtio header contradicts the packet
 	}
 	if s.device.exceeds(&s.split, pkt) {
@@ -122,6 +124,7 @@ func (s *sender) seal(p *peer.Peer, with *peer.Keypair, b []byte, now moment) {
 	}
 	counter, ok := with.Reserve(s.split.Count())
 	if !ok {
+		s.device.counters.exhausted.Add(uint64(s.split.Count()))
 		p.RequestHandshake(now)
 		return
 	}
@@ -163,6 +166,7 @@ func (s *sender) append(p *peer.Peer, msg []byte, ecn uint8) {
 	}
 	to := p.Endpoint()
 	if to == nil {
+		s.device.counters.noEndpoint.Add(1)
 		return
 	}
 	if len(s.out) == conn.BatchSize {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine/fd"
 )
 
 const (
@@ -153,6 +155,18 @@ func (s *Socket) Close() error { return s.conn.Close() }
 
 // StopReceiving makes every Receive return os.ErrClosed, now and later. Sending goes on.
 func (s *Socket) StopReceiving() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) } // fails on a closed socket only
+
+// DisableSegmentation makes the socket send single datagrams (no UDP_SEGMENT) from then on.
+func (s *Socket) DisableSegmentation() { s.noGSO.Store(true) }
+
+// SegmentationRefused reports whether the socket sends single datagrams because a network device
+// refused a train, or because DisableSegmentation was called.
+func (s *Socket) SegmentationRefused() bool { return s.noGSO.Load() }
+
+// DisableJoining makes the socket receive single datagrams (no UDP_GRO) from then on.
+func (s *Socket) DisableJoining() error {
+	return fd.ControlRaw(s.raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) })
+}
 
 // SetMark gives the firewall mark to the datagrams that the socket sends from then on.
 func (s *Socket) SetMark(mark uint32) (err error) {

@@ -26,8 +26,11 @@ type Merger struct {
 	// Write takes a packet, as pieces: the virtio header first. The pieces are good
 	// until it returns.
 	Write func(pieces [][]byte)
-	// KeepUDP leaves UDP as it is, for kernels before 6.2.
-	KeepUDP bool
+	// KeepTCP and KeepUDP leave the packets of a protocol as they are: kernels before 6.2 take no
+	// joined UDP.
+	KeepTCP, KeepUDP bool
+	// EqualOnly joins only packets of equal size: the last packet of a super-packet is no shorter.
+	EqualOnly bool
 
 	entries []entry
 	slots   [slotCount]uint8 // entry number + 1; the newest of each flow
@@ -60,7 +63,7 @@ type parsed struct {
 func (m *Merger) Add(pkt []byte) {
 	p := m.parse(pkt)
 	if p.transport != 0 {
-		if n := m.slots[p.slot]; n != 0 && m.entries[n-1].join(p, pkt) {
+		if n := m.slots[p.slot]; n != 0 && (!m.EqualOnly || m.entries[n-1].payload == p.payload) && m.entries[n-1].join(p, pkt) {
 			return
 		}
 	}
@@ -130,7 +133,7 @@ func (m *Merger) parse(pkt []byte) parsed {
 	default:
 		return parsed{}
 	}
-	fits := protocol == unix.IPPROTO_TCP && p.tcp(pkt, at) || protocol == unix.IPPROTO_UDP && !m.KeepUDP && p.datagram(pkt, at)
+	fits := protocol == unix.IPPROTO_TCP && !m.KeepTCP && p.tcp(pkt, at) || protocol == unix.IPPROTO_UDP && !m.KeepUDP && p.datagram(pkt, at)
 	if p.payload = len(pkt) - p.size; fits && p.payload > 0 {
 		p.transport = at
 	}

@@ -56,7 +56,7 @@ func (p *Peer) zero() {
 		p.retire(k)
 	}
 	p.current.Store(nil)
-	a.staged.take(&p.local.budget)
+	a.staged.discard(&p.local.budget)
 	p.hasStaged.Store(false)
 	a.shared.Wipe()
 	p.owedSince.Store(0)

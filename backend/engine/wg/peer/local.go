@@ -68,6 +68,12 @@ func (l *Local) Indices() int { return l.indices.count() }
 // StagedBytes returns the size of all staged packets, in bytes.
 func (l *Local) StagedBytes() int { return int(l.budget.used.Load()) }
 
+// StagedDrops returns how many packets without a keypair were dropped for want of room, and how
+// many because no keypair came in time or their peer ended.
+func (l *Local) StagedDrops() (overflow, expired uint64) {
+	return l.budget.overflow.Load(), l.budget.expired.Load()
+}
+
 // random returns the source of random bytes.
 func (l *Local) random() io.Reader {
 	if l.Random != nil {

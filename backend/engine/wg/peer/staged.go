@@ -12,8 +12,13 @@ type staged struct {
 	bytes   int
 }
 
-// budget bounds the staged packets of all peers of a device, in bytes.
-type budget struct{ used atomic.Int64 }
+// budget bounds the staged packets of all peers of a device, in bytes, and counts the packets
+// that were dropped before they could be sent.
+type budget struct {
+	used     atomic.Int64
+	overflow atomic.Uint64 // packets dropped for want of room
+	expired  atomic.Uint64 // packets dropped because no keypair came in time, or the peer ended
+}
 
 // add copies packet in and drops the oldest packets to make room. A packet that the budget does
 // not allow is dropped.
@@ -23,14 +28,16 @@ func (s *staged) add(packet []byte, b *budget) {
 	}
 	if b.used.Add(int64(len(packet))) > maxStagedTotal {
 		b.used.Add(-int64(len(packet)))
+		b.overflow.Add(1)
 		return
 	}
 	s.packets = append(s.packets, slices.Clone(packet))
 	s.bytes += len(packet)
 }
 
-// drop removes the oldest packet.
+// drop removes the oldest packet, to make room.
 func (s *staged) drop(b *budget) {
+	b.overflow.Add(1)
 	n := len(s.packets[0])
 	s.packets = s.packets[1:]
 	s.bytes -= n
@@ -44,3 +51,6 @@ func (s *staged) take(b *budget) [][]byte {
 	s.packets, s.bytes = nil, 0
 	return out
 }
+
+// discard drops all packets.
+func (s *staged) discard(b *budget) { b.expired.Add(uint64(len(s.take(b)))) }

@@ -234,7 +234,7 @@ func (p *Peer) giveUp() {
 	}
 	p.dropHandshake()
 	a.attempts = 0
-	a.staged.take(&p.local.budget)
+	a.staged.discard(&p.local.budget)
 	p.hasStaged.Store(false)
 	if a.current == nil && a.previous == nil && a.next == nil {
 		p.zero()

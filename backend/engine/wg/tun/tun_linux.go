@@ -12,9 +12,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/loden-net/loden/backend/engine/fd"
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 )
 
 // Files are the open descriptors of a TUN device, opened non-blocking with IFF_TUN, IFF_NO_PI and
@@ -52,10 +54,11 @@ func (f Files) Close() {
 // duplicate returns second descriptors of the files, also of some after an error.
 func (f Files) duplicate() (out Files, err error) {
 	for i, file := range f.all() {
-		second, err := duplicate(file)
+		copied, err := fd.Duplicate(file)
 		if err != nil {
 			return out, fmt.Errorf("duplicate TUN file: %w", err)
 		}
+		second := os.NewFile(uintptr(copied), "")
 		if i < len(f.Queues) {
 			out.Queues = append(out.Queues, second)
 		} else {
@@ -63,21 +66,6 @@ func (f Files) duplicate() (out Files, err error) {
 		}
 	}
 	return out, nil
-}
-
-// duplicate returns a second descriptor of an open file.
-func duplicate(file *os.File) (*os.File, error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var failed error
-	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), ""), nil
 }
 
 // Link is the state of the interface in the kernel.
@@ -96,10 +84,17 @@ type Device struct {
 	control int // a socket for ioctls, in the interface's network namespace
 	closed  atomic.Bool
 
+	refused atomic.Uint64 // super-packets that the kernel did not take
+
 	mu      sync.Mutex // guards the fields below: writers take turns
+	full    acceptance // of super-packets of equal segments
+	short   acceptance // of super-packets with a shorter last segment
 	vector  []unix.Iovec
 	outErr  error
 	writeFn func(uintptr) bool
+	writev  func(fd uintptr, vector []unix.Iovec) error // a test plays a kernel here
+	split   offload.Split
+	copied  []byte // a refused super-packet in a single piece
 }
 
 // Open uses the files of the interface with that name and turns on the offloads that the kernel
@@ -109,7 +104,7 @@ func Open(files Files, name string) (t *Device, joinsUDP bool, err error) {
 	if len(files.Queues) == 0 {
 		return nil, false, fmt.Errorf("use TUN device %s: no queue", name)
 	}
-	t = &Device{files: files, name: name}
+	t = &Device{files: files, name: name, writev: writev}
 	t.writeFn = t.writeNow
 	for _, f := range files.Queues {
 		q, err := newQueue(t, f)
@@ -144,51 +139,26 @@ func (t *Device) Duplicate() (Files, error) { return t.files.duplicate() }
 // offload asks the kernel for super-packets: of TCP always, of UDP where the kernel has them
 // (Linux 6.2). An offload is a setting of the device: any descriptor of the device will do.
 func (t *Device) offload() (joinsUDP bool, err error) {
-	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-	set := func(flags uintptr) (err error) {
-		controlErr := t.raw.Control(func(fd uintptr) {
-			_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.TUNSETOFFLOAD, flags)
-			if errno != 0 {
-				err = fmt.Errorf("turn on offloads of %s: %w", t.name, errno)
-			}
-		})
-		return errors.Join(controlErr, err)
-	}
-	if set(tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
+	if t.setOffload(tcpOffloads|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
 		return true, nil
 	}
-	return false, set(tcp)
+	return false, t.setOffload(tcpOffloads)
 }
 
-// Write hands a packet to the kernel. The pieces together are the packet, virtio header first. An
-// error means that the interface does not take the packet, because it is down or the packet is
-// too large.
-func (t *Device) Write(pieces [][]byte) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.vector = t.vector[:0]
-	for _, p := range pieces {
-		if len(p) > 0 {
-			v := unix.Iovec{Base: &p[0]}
-			v.SetLen(len(p))
-			t.vector = append(t.vector, v)
-		}
+// tcpOffloads are the offloads that every kernel has.
+const tcpOffloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+
+func (t *Device) setOffload(flags int) error {
+	err := fd.ControlRaw(t.raw, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags) })
+	if err != nil {
+		return fmt.Errorf("set offloads of %s: %w", t.name, err)
 	}
-	if err := t.raw.Write(t.writeFn); err != nil {
-		return err
-	}
-	return t.outErr
+	return nil
 }
 
-// writeNow writes a packet: a TUN device takes or drops it at once, and never makes a writer wait.
-func (t *Device) writeNow(fd uintptr) bool {
-	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&t.vector[0])), uintptr(len(t.vector)))
-	t.outErr = nil
-	if errno != 0 {
-		t.outErr = errno
-	}
-	return true
-}
+// DisableReceiveOffload makes the kernel cut super-packets and complete checksums before the queues
+// bring the packets. Super-packets that wait in a queue already still come.
+func (t *Device) DisableReceiveOffload() error { return t.setOffload(0) }
 
 // Link asks the kernel for the state of the interface. It returns os.ErrClosed after Close.
 func (t *Device) Link() (l Link, err error) {

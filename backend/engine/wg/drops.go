@@ -1,0 +1,70 @@
+package wg
+
+import "sync/atomic"
+
+// Every packet and message that the device drops is counted by its reason. A path that drops and
+// does not count is a defect: an operator must be able to see where packets end.
+
+// counters count what is dropped, and a few events for tests.
+type counters struct {
+	// Packets from the TUN device.
+	malformed  atomic.Uint64 // the virtio header is missing or contradicts the packet
+	unroutable atomic.Uint64 // for no peer, or for a peer without an endpoint
+	tooBig     atomic.Uint64 // larger than the interface's MTU, and not to be fragmented
+	exhausted  atomic.Uint64 // the keypair has no message counters left
+	noEndpoint atomic.Uint64 // the peer lost its endpoint before the message was sent
+	noSocket   atomic.Uint64 // datagrams without a socket: the interface is down, or the family is missing
+
+	// Datagrams from the sockets.
+	notWireGuard atomic.Uint64 // of no type or size of WireGuard
+	rejected     atomic.Uint64 // handshake messages: forged, replayed, too many
+	queueFull    atomic.Uint64 // handshake messages beyond the queue of the handshake worker
+	undecoded    atomic.Uint64 // transport messages without a keypair or authenticity
+	replayed     atomic.Uint64 // transport messages
+	misrouted    atomic.Uint64 // inner packets from an address that is not the peer's, or malformed
+	congested    atomic.Uint64 // inner packets that could not carry a congestion mark
+	tunRefused   atomic.Uint64 // packets that the interface did not take: it is down
+
+	cookies   atomic.Uint64 // sent
+	submitted atomic.Uint64 // batches that a worker pool took, or would have taken
+}
+
+// Status is what an operator may see of a running device.
+type Status struct {
+	// Drops is the number of dropped packets and messages by reason, since the device was made. A
+	// reason without drops is missing.
+	Drops map[string]uint64 `json:"drops,omitempty"`
+	// Offloads is "on", "off" (by setting) or "refused" (by the kernel), for tun-rx, tun-tx, udp-rx
+	// and udp-tx.
+	Offloads map[string]string `json:"offloads,omitempty"`
+}
+
+// Status returns the present status. It does not wait for the data path.
+func (d *Device) Status() Status {
+	overflow, expired := d.local.StagedDrops()
+	c := &d.counters
+	s := Status{Drops: map[string]uint64{}, Offloads: d.offloadStates()}
+	for reason, n := range map[string]uint64{
+		"malformed-packet":     c.malformed.Load(),
+		"no-peer":              c.unroutable.Load(),
+		"too-big":              c.tooBig.Load(),
+		"keypair-exhausted":    c.exhausted.Load(),
+		"no-endpoint":          c.noEndpoint.Load(),
+		"no-socket":            c.noSocket.Load(),
+		"staged-overflow":      overflow,
+		"staged-expired":       expired,
+		"not-wireguard":        c.notWireGuard.Load(),
+		"handshake-rejected":   c.rejected.Load(),
+		"handshake-queue-full": c.queueFull.Load(),
+		"not-decrypted":        c.undecoded.Load(),
+		"replayed":             c.replayed.Load(),
+		"wrong-source":         c.misrouted.Load(),
+		"congestion":           c.congested.Load(),
+		"interface-refused":    c.tunRefused.Load(),
+	} {
+		if n > 0 {
+			s.Drops[reason] = n
+		}
+	}
+	return s
+}
