@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -59,24 +60,81 @@ func (c *client) dial() (*clientv3.Client, error) {
 }
 
 // do sends one request: it has RPCTimeout, Status shows its outcome, and its error says
-// what was done, to which etcd, and what to try.
+// what was done, to which etcd, and what to try. When a member refuses to serve (a learner,
+// a member without a leader), the request is sent again to the members that serve.
 func (c *client) do(ctx context.Context, what string, send func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RPCTimeout)
 	defer cancel()
 	c.health.request()
-	etcd, err := c.dial()
-	if err == nil {
-		err = send(ctx, etcd)
+	err := c.send(ctx, send)
+	for range len(c.opts.Endpoints) { // gRPC takes endpoints in turn until the new list counts
+		if !memberRefuses(err) {
+			break
+		}
+		c.passOver(ctx)
+		err = c.send(ctx, send)
 	}
 	if err == nil {
 		c.health.good()
 		return nil
 	}
+	return c.failed(ctx, what, err)
+}
+
+// failed explains the failure of a request or a watch, and acts on it: Status shows it, a
+// member that refuses is passed over, and all endpoints count again when none answers.
+func (c *client) failed(ctx context.Context, what string, err error) error {
+	if memberRefuses(err) {
+		c.passOver(ctx)
+	}
 	err = c.explain(what, err)
-	if errors.Is(err, ErrUnavailable) {
+	switch {
+	case errors.Is(err, ErrUnavailable):
 		c.health.bad(err)
+		c.setEndpoints(c.opts.Endpoints)
+	case errors.Is(err, ErrRefused):
+		c.health.refused(err)
 	}
 	return err
+}
+
+// passOver asks every endpoint whether it serves, and leaves out those that do not. gRPC
+// takes endpoints in turn, so a watch can otherwise meet a learner time after time. A
+// later list of all leases tries all endpoints again.
+func (c *client) passOver(ctx context.Context) {
+	etcd, err := c.dial()
+	if err != nil || len(c.opts.Endpoints) < 2 {
+		return
+	}
+	var serving []string
+	for _, endpoint := range c.opts.Endpoints {
+		ctx, cancel := context.WithTimeout(ctx, diagnoseLimit)
+		resp, err := etcd.Status(ctx, endpoint)
+		cancel()
+		if err == nil && !resp.IsLearner && resp.Leader != 0 {
+			serving = append(serving, endpoint)
+		}
+	}
+	if len(serving) > 0 {
+		c.setEndpoints(serving)
+	}
+}
+
+// setEndpoints makes the client use these endpoints alone, if it exists.
+func (c *client) setEndpoints(endpoints []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.etcd != nil && !slices.Equal(c.etcd.Endpoints(), endpoints) {
+		c.etcd.SetEndpoints(endpoints...)
+	}
+}
+
+func (c *client) send(ctx context.Context, send func(context.Context, *clientv3.Client) error) error {
+	etcd, err := c.dial()
+	if err != nil {
+		return err
+	}
+	return send(ctx, etcd)
 }
 
 // commit sends a transaction, and extra reads that are part of it. The puts hang on id.

@@ -78,28 +78,37 @@ func (r *Registry) WatchNetwork(ctx context.Context, emit func(Document, error))
 			attempts.pause(ctx)
 			continue
 		}
-		attempts = backoff{}
 		if d.Revision != known || told != "" {
 			known, told = d.Revision, ""
 			emit(d, err)
 		}
-		r.awaitChange(ctx, at)
+		if r.awaitChange(ctx, at) {
+			attempts = backoff{}
+		} else {
+			attempts.pause(ctx)
+		}
 	}
 	return ctx.Err()
 }
 
-// awaitChange returns when the document may have changed since revision at: at an event,
-// when the watch breaks, or after Probe.
-func (r *Registry) awaitChange(ctx context.Context, at int64) {
+// awaitChange returns when the document may have changed since revision at: at an event, or
+// after Probe. It returns false when the watch could not be kept.
+func (r *Registry) awaitChange(ctx context.Context, at int64) bool {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), jitter(r.opts.Probe))
 	defer cancel()
 	etcd, err := r.dial()
 	if err != nil {
-		return
+		return false
 	}
 	select {
 	case <-ctx.Done():
-	case <-etcd.Watch(ctx, r.keys.config(), clientv3.WithRev(at+1)):
+		return true
+	case resp, ok := <-etcd.Watch(ctx, r.keys.config(), clientv3.WithRev(at+1)):
+		if err := resp.Err(); err != nil {
+			_ = r.failed(ctx, "watch network document", err) // the request that follows says what is wrong
+			return false
+		}
+		return ok
 	}
 }
 

@@ -16,6 +16,11 @@ var (
 	// ErrUnavailable says that etcd did not answer, or has no quorum. Trying again helps.
 	ErrUnavailable = errors.New("etcd is not available")
 
+	// ErrRefused says that etcd answered and refused: its database is full, or it does not
+	// accept the user or the password, or a permission is missing. An operator must act;
+	// the error's text says how.
+	ErrRefused = errors.New("etcd refused the request")
+
 	// ErrNoNetwork says that there is no network document yet.
 	ErrNoNetwork = errors.New("no network document")
 
@@ -40,23 +45,67 @@ var (
 
 // explain adds to an error of etcd's client what was being done and what to try.
 func (c *client) explain(what string, err error) error {
-	endpoints := strings.Join(c.opts.Endpoints, ",")
-	var hint string
-	switch {
-	case errors.Is(err, context.Canceled):
+	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", what, context.Canceled)
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		hint = fmt.Sprintf("etcd user %q may not: grant its role readwrite on the prefix %s/", c.opts.Username, c.opts.Prefix)
-	case errors.Is(err, rpctypes.ErrUserEmpty):
-		hint = "etcd asks for a user: give --etcd-username and LODEN_ETCD_PASSWORD"
-	case errors.Is(err, rpctypes.ErrAuthFailed):
-		hint = "etcd refuses the user name or password: see --etcd-username and LODEN_ETCD_PASSWORD"
-	case errors.Is(err, context.DeadlineExceeded), unavailable(err):
-		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
-	default:
-		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w: %s", what, err, hint)
+	if remedy := c.remedy(err); remedy != "" {
+		return refusal{what: what, cause: err, remedy: remedy}
+	}
+	endpoints := strings.Join(c.opts.Endpoints, ",")
+	if memberRefuses(err) {
+		return fmt.Errorf("%s: %w at %s: list voting members that have a leader in --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
+	}
+	if errors.Is(err, context.DeadlineExceeded) || unavailable(err) {
+		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// remedy returns what an operator does against a refusal, "" when err is not a refusal.
+func (c *client) remedy(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return fmt.Sprintf("etcd user %q may not: grant its role readwrite on the prefix %s/", c.opts.Username, c.opts.Prefix)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		return "etcd asks for a user: give --etcd-username and LODEN_ETCD_PASSWORD"
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserNotFound):
+		return "etcd refuses the user name or password: see --etcd-username and LODEN_ETCD_PASSWORD"
+	case errors.Is(err, rpctypes.ErrAuthNotEnabled):
+		return "etcd has its authentication switched off: remove --etcd-username, or run `etcdctl auth enable`"
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return "etcd's database is full, and it accepts no write: compact it (`etcdctl compact REVISION`), " +
+			"run `etcdctl defrag`, then `etcdctl alarm disarm`"
+	case errors.Is(err, rpctypes.ErrCorrupt):
+		return "etcd has raised its alarm CORRUPT: see etcd's log, and `etcdctl alarm list`"
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return "the request is larger than etcd's --max-request-bytes"
+	}
+	return ""
+}
+
+// refusal is an answer of etcd that refuses a request.
+type refusal struct {
+	what   string // was being done
+	cause  error  // as etcd says it
+	remedy string
+}
+
+func (r refusal) Error() string { return fmt.Sprintf("%s: %v: %s", r.what, r.cause, r.remedy) }
+
+func (r refusal) Unwrap() []error { return []error{ErrRefused, r.cause} }
+
+// memberRefuses reports whether err is the refusal of a single member, which the other
+// members need not share. The request was not carried out.
+func memberRefuses(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, refused := range []error{rpctypes.ErrGRPCNotSupportedForLearner, rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCNotCapable, rpctypes.ErrGRPCStopped} {
+		if rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(refused) {
+			return true
+		}
+	}
+	return code(err) == codes.Unimplemented // a server that is not etcd
 }
 
 // unavailable reports whether another try may find etcd well.
@@ -64,6 +113,8 @@ func unavailable(err error) bool {
 	switch code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted:
 		return true
+	case codes.ResourceExhausted: // too many requests at once
+		return errors.Is(err, rpctypes.ErrTooManyRequests)
 	default:
 		return errors.Is(err, clientv3.ErrNoAvailableEndpoints)
 	}

@@ -59,7 +59,7 @@ func (k keeper) watch(ctx context.Context) error {
 				return errors.New("watch closed")
 			}
 			if err := resp.Err(); err != nil {
-				return r.explain("watch our lease", err)
+				return r.failed(ctx, "watch our lease", err)
 			}
 		}
 		if _, err := k.claim.verify(ctx); err != nil {

@@ -80,6 +80,7 @@ func (r *Registry) Snapshot(ctx context.Context) (subnet.Snapshot, error) {
 
 // list reads the branch of the leases.
 func (r *Registry) list(ctx context.Context) (*view, error) {
+	r.setEndpoints(r.opts.Endpoints)
 	v := newView(r.keys.leases())
 	err := r.do(ctx, "list leases", func(ctx context.Context, etcd *clientv3.Client) error {
 		resp, err := etcd.Get(ctx, v.branch, clientv3.WithPrefix())

@@ -9,7 +9,7 @@ import (
 type Status struct {
 	Connected bool      // whether etcd answered the last request
 	Since     time.Time // since when Connected has its value
-	LastError string    // of the last failure, also while connected again; empty if there was none
+	LastError string    // of the last failure or refusal, also while connected again; empty if there was none
 	Revision  int64     // of the last snapshot
 	Relists   int64     // how often all leases were listed
 	Requests  int64     // sent since Open; events of a watch do not count
@@ -59,6 +59,16 @@ func (h *health) bad(err error) {
 	defer h.mu.Unlock()
 	if h.ok {
 		h.ok, h.since = false, time.Now()
+	}
+	h.last = err.Error()
+}
+
+// refused records an answer that was a refusal.
+func (h *health) refused(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ok {
+		h.ok, h.since = true, time.Now()
 	}
 	h.last = err.Error()
 }

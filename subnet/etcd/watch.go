@@ -107,7 +107,7 @@ func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) err
 				return err
 			}
 		case resp, ok := <-events:
-			news, err := w.drain(resp, ok, events)
+			news, err := w.drain(ctx, resp, ok, events)
 			if news {
 				w.changed()
 			}
@@ -120,12 +120,12 @@ func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) err
 
 // drain folds a response and the responses that already wait behind it, so that a thousand
 // joins at once do not make a thousand snapshots. It reports whether there were events.
-func (w *watcher) drain(resp clientv3.WatchResponse, ok bool, events clientv3.WatchChan) (news bool, err error) {
+func (w *watcher) drain(ctx context.Context, resp clientv3.WatchResponse, ok bool, events clientv3.WatchChan) (news bool, err error) {
 	for {
 		if !ok {
 			return news, errors.New("watch closed")
 		}
-		if err := w.fold(resp); err != nil {
+		if err := w.fold(ctx, resp); err != nil {
 			return news, err
 		}
 		news = news || len(resp.Events) > 0
@@ -138,13 +138,13 @@ func (w *watcher) drain(resp clientv3.WatchResponse, ok bool, events clientv3.Wa
 }
 
 // fold folds one watch response into the view.
-func (w *watcher) fold(resp clientv3.WatchResponse) error {
+func (w *watcher) fold(ctx context.Context, resp clientv3.WatchResponse) error {
 	v := w.view
 	if resp.CompactRevision != 0 || resp.Header.ClusterId != 0 && resp.Header.ClusterId != v.cluster {
 		return errRelist
 	}
 	if err := resp.Err(); err != nil {
-		return w.r.explain("watch leases", err)
+		return w.r.failed(ctx, "watch leases", err)
 	}
 	if resp.Header.Revision < v.revision && !resp.IsProgressNotify() && len(resp.Events) > 0 {
 		return errRelist // revisions never fall in one etcd
