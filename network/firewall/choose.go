@@ -10,6 +10,7 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/iptables"
+	"github.com/loden-net/loden/network/firewall/rule"
 )
 
 // Options says which driver to use.
@@ -19,6 +20,11 @@ type Options struct {
 	// PreferNFTables makes "auto" take nftables where both are installed: the network document's
 	// EnableNFTables.
 	PreferNFTables bool
+
+	// Interface is the name of the daemon's tunnel interface. The names of chains and tables are made from
+	// it, so that the daemons of several networks on one host leave each other's rules alone. Empty stands
+	// for the default interface.
+	Interface string
 
 	Log zerolog.Logger
 }
@@ -33,12 +39,18 @@ func Open(_ context.Context, o Options) (*Firewall, error) {
 		return nil, err
 	}
 	f := &Firewall{log: o.Log, kind: kind, reason: reason}
+	k := newKernel(rule.OwnerOf(o.Interface))
+	inUse := func(opt.Family) (iptables.Variant, error) { return "", nil }
 	if kind == NFTables {
-		f.chosen = newNFTables()
-		f.leftovers = []leftover{iptablesLeftover(iptables.NFT), iptablesLeftover(iptables.Legacy)}
-		return f, nil
+		f.chosen = newNFTables(k)
+	} else {
+		d := newIPTables(k)
+		f.chosen, inUse = d, d.variant
+		f.leftovers = append(f.leftovers, nftablesLeftover(k))
 	}
-	f.useIPTables()
+	for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
+		f.leftovers = append(f.leftovers, iptablesLeftover(k, v, inUse))
+	}
 	return f, nil
 }
 
@@ -74,25 +86,4 @@ func choose(o Options) (kind Kind, reason string, err error) {
 		return NFTables, "asked for by --firewall", nil
 	}
 	return "", "", fmt.Errorf("unknown firewall %q: use auto, iptables or nftables", o.Backend)
-}
-
-// useIPTables sets the driver to iptables. Rules of an earlier run in the variant that a family does
-// not use are cleaned up.
-func (f *Firewall) useIPTables() {
-	d := newIPTables()
-	f.chosen = d
-	f.leftovers = []leftover{nftablesLeftover()}
-	for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
-		l := iptablesLeftover(v)
-		find := l.find
-		l.find = func(family opt.Family, takeOver bool) (bool, error) {
-			found, err := find(family, takeOver)
-			if err != nil || !found {
-				return false, err
-			}
-			command, err := d.command[family]()
-			return command.Variant != v, err
-		}
-		f.leftovers = append(f.leftovers, l)
-	}
 }

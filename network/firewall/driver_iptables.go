@@ -11,91 +11,87 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/iptables"
 	"github.com/loden-net/loden/network/firewall/netfilter"
-	"github.com/loden-net/loden/network/firewall/nftables"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// iptablesDriver is iptables, both families. The tools of a family are looked for when
-// first needed: an IPv4-only node needs no ip6tables.
+// iptablesDriver keeps the rules of both families in iptables. The tools of a family are looked for when
+// they are first needed: an IPv4-only node needs no ip6tables.
 type iptablesDriver struct {
+	kernel  *kernel
 	command [2]func() (iptables.Command, error) // by family, chosen once
 	tools   [2]func() (*iptables.Tool, error)   // by family, found once
 
-	// verified is what was last found as wished, per family: as long as the kernel looks
-	// the same no process is started.
+	// verified is the fingerprint of each family when its rules were last found in sync: as long as the
+	// kernel looks the same, no tool is started.
 	verified [2]fingerprint
 }
 
-func newIPTables() *iptablesDriver {
-	d := &iptablesDriver{}
+func newIPTables(k *kernel) *iptablesDriver {
+	d := &iptablesDriver{kernel: k}
 	for _, f := range opt.Families() {
-		d.command[f] = sync.OnceValues(func() (iptables.Command, error) { return chooseCommand(f) })
+		d.command[f] = sync.OnceValues(func() (iptables.Command, error) { return d.chooseCommand(f) })
 		d.tools[f] = sync.OnceValues(func() (*iptables.Tool, error) {
 			command, err := d.command[f]()
 			if err != nil {
 				return nil, err
 			}
-			return iptables.Find(command)
+			return iptables.Find(k.owner, command)
 		})
 	}
 	return d
 }
 
-// chooseCommand looks at the host's rules to choose the variant of one family.
-func chooseCommand(f opt.Family) (iptables.Command, error) {
-	nft, err := fingerprintOf(iptables.NFT, f)
+// chooseCommand chooses the variant of one family by the rules that the host has.
+func (d *iptablesDriver) chooseCommand(f opt.Family) (iptables.Command, error) {
+	nft, err := d.kernel.fingerprint(iptables.NFT, f)
 	if err != nil {
 		return iptables.Command{}, err
 	}
-	legacy, err := fingerprintOf(iptables.Legacy, f)
+	legacy, err := d.kernel.fingerprint(iptables.Legacy, f)
 	if err != nil {
 		return iptables.Command{}, err
 	}
-	return iptables.Choose(f, nft, legacy), nil
+	command := iptables.Choose(f, nft, legacy)
+	d.kernel.chosen[f] = command.Variant
+	return command, nil
 }
 
-// fingerprintOf looks at one variant's rules in the kernel.
-func fingerprintOf(v iptables.Variant, f opt.Family) (iptables.Fingerprint, error) {
-	if v == iptables.Legacy {
-		return iptables.FingerprintLegacy(f)
-	}
-	c, err := netfilter.Dial()
-	if err != nil {
-		return iptables.Fingerprint{}, err
-	}
-	defer c.Close()
-	return iptables.FingerprintNFT(c, f)
+// variant returns the variant that a family uses.
+func (d *iptablesDriver) variant(f opt.Family) (iptables.Variant, error) {
+	command, err := d.command[f]()
+	return command.Variant, err
 }
 
 func (d *iptablesDriver) name() string {
-	command, err := d.command[opt.V4]()
-	if err != nil || command.Variant == "" {
+	v, err := d.variant(opt.V4)
+	if err != nil || v == "" {
 		return string(IPTables)
 	}
-	return fmt.Sprintf("%s (%s)", IPTables, command.Variant)
+	return fmt.Sprintf("%s (%s)", IPTables, v)
 }
 
-// look finds how a family's rules look, without a process unless something of ours may be
-// there or is wished.
-func (d *iptablesDriver) look(f opt.Family, wished bool) (iptables.Fingerprint, error) {
-	if !wished {
-		nft, err1 := fingerprintOf(iptables.NFT, f)
-		legacy, err2 := fingerprintOf(iptables.Legacy, f)
-		if err := errors.Join(err1, err2); err != nil || !nft.Ours && !legacy.Ours {
+// fingerprint reads the fingerprint of a family. It chooses no variant, and so starts no tool, where no
+// rules are desired and the kernel holds none of Loden's.
+func (d *iptablesDriver) fingerprint(f opt.Family, desired bool) (iptables.Fingerprint, error) {
+	if !desired {
+		nft, err1 := d.kernel.fingerprint(iptables.NFT, f)
+		legacy, err2 := d.kernel.fingerprint(iptables.Legacy, f)
+		if err := errors.Join(err1, err2); err != nil || !nft.Ours && !legacy.Ours && !legacy.Unknown {
 			return iptables.Fingerprint{}, err
 		}
 	}
-	command, err := d.command[f]()
+	v, err := d.variant(f)
 	if err != nil {
 		return iptables.Fingerprint{}, err
 	}
-	return fingerprintOf(command.Variant, f)
+	return d.kernel.fingerprint(v, f)
 }
 
 func (d *iptablesDriver) ready(f opt.Family) error {
 	_, err := d.tools[f]()
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: install iptables, or use --firewall nftables", err)
+		return fmt.Errorf("%w: install %s with its -restore (some distributions pack ip6tables apart), or use --firewall nftables, or take %s out of the network document",
+			err, iptables.Plain(f), f)
 	}
 	return err
 }
@@ -106,19 +102,19 @@ func (d *iptablesDriver) randomFully(f opt.Family) bool {
 }
 
 func (d *iptablesDriver) changes(ctx context.Context, f opt.Family, want desired) ([]diff.Change, error) {
-	look, err := d.look(f, !want.empty())
+	seen, err := d.fingerprint(f, !want.empty())
 	if err != nil {
 		return nil, err
 	}
-	now := fingerprint{desired: want.sum(), kernel: look.Text}
-	if want.empty() && !look.Ours || d.verified[f] == now {
+	now := fingerprint{desired: want.sum(), kernel: seen.Text}
+	if !seen.Unknown && (want.empty() && !seen.Ours || d.verified[f] == now) {
 		return nil, nil
 	}
 	tool, err := d.tools[f]()
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := tool.List(ctx, look.Places()...)
+	snapshot, err := tool.List(ctx, seen.Places(want)...)
 	if err != nil {
 		return nil, err
 	}
@@ -135,13 +131,14 @@ func (d *iptablesDriver) changes(ctx context.Context, f opt.Family, want desired
 	return changes, nil
 }
 
-// compare finds what differs in one part and makes it one change: one restore.
+// compare finds the difference in one part and makes it one change: one restore.
 func (d *iptablesDriver) compare(tool *iptables.Tool, s iptables.Snapshot, f opt.Family, part string, want desired) (diff.Change, bool) {
 	o := observed{family: f, part: part, current: want.scope(part), inSync: true}
 	var input string
 	for _, p := range places(part) {
 		h := s.Compare(p, want.at(p))
 		o.inSync = o.inSync && h.InSync
+		o.unreached = o.unreached || h.Unreached
 		o.flannels = o.flannels || h.Flannels
 		if !o.previous.Present() {
 			o.previous = h.Scope
@@ -153,8 +150,8 @@ func (d *iptablesDriver) compare(tool *iptables.Tool, s iptables.Snapshot, f opt
 		if err := tool.Restore(ctx, input); err != nil {
 			return err
 		}
-		command, err := d.command[f]()
-		if err != nil || !want.empty() || command.Variant != iptables.NFT {
+		v, err := d.variant(f)
+		if err != nil || !want.empty() || v != iptables.NFT {
 			return err
 		}
 		return withConn(func(c *netfilter.Conn) error { return iptables.TidyNFT(c, f) })
@@ -171,23 +168,5 @@ func (d *iptablesDriver) refused(ctx context.Context, f opt.Family) (in, out uin
 }
 
 func (d *iptablesDriver) watch(ctx context.Context, notify func()) error {
-	return watchKernel(ctx, notify)
-}
-
-// watchKernel watches the rules of both drivers: after a switch of the driver the rules of the other
-// driver have to go.
-func watchKernel(ctx context.Context, notify func()) error {
-	return netfilter.Watch(ctx, func(table, chain string) bool {
-		return nftables.Concerns(table) || iptables.Concerns(table, chain)
-	}, notify)
-}
-
-// withConn runs fn with a netlink socket.
-func withConn(fn func(*netfilter.Conn) error) error {
-	c, err := netfilter.Dial()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return fn(c)
+	return d.kernel.watch(ctx, notify)
 }

@@ -16,7 +16,8 @@ import (
 // nftablesDriver keeps the rules of both families in nftables. It lists them over netlink; nft runs
 // only to change rules.
 type nftablesDriver struct {
-	tool func() (*nftables.Tool, error) // found once
+	kernel *kernel
+	tool   func() (*nftables.Tool, error) // found once
 
 	// verified is the fingerprint of each family when its rules were last found in sync. A rule's
 	// comment stands for the rule; only a second comparison can tell that its content is still the same.
@@ -26,8 +27,8 @@ type nftablesDriver struct {
 // fingerprint tells whether a family's rules, or the desired rules, changed since they were in sync.
 type fingerprint struct{ desired, kernel string }
 
-func newNFTables() *nftablesDriver {
-	return &nftablesDriver{tool: sync.OnceValues(nftables.Find)}
+func newNFTables(k *kernel) *nftablesDriver {
+	return &nftablesDriver{kernel: k, tool: sync.OnceValues(nftables.Find)}
 }
 
 func (*nftablesDriver) name() string { return string(NFTables) }
@@ -43,7 +44,7 @@ func (d *nftablesDriver) ready(opt.Family) error {
 }
 
 func (d *nftablesDriver) changes(_ context.Context, f opt.Family, want desired) ([]diff.Change, error) {
-	s, err := readNFTables(f)
+	s, err := d.kernel.state(f)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +64,9 @@ func (d *nftablesDriver) changes(_ context.Context, f opt.Family, want desired) 
 		if part == partMasq && s.Flannel && !want.empty() {
 			o.inSync, o.flannels = false, true
 		}
+		if part == partMasq && len(d.replaced(s, want)) > 0 {
+			o.inSync = false
+		}
 		c, ok := o.change(func(ctx context.Context) error { return d.apply(ctx, f, part, want) })
 		if ok {
 			changes = append(changes, c)
@@ -77,7 +81,7 @@ func (d *nftablesDriver) changes(_ context.Context, f opt.Family, want desired) 
 // apply makes one part as desired. It reads the table again first: the comparison may be old.
 func (d *nftablesDriver) apply(ctx context.Context, f opt.Family, part string, want desired) error {
 	d.verified[f] = fingerprint{}
-	s, err := readNFTables(f)
+	s, err := d.kernel.state(f)
 	if err != nil {
 		return err
 	}
@@ -90,25 +94,32 @@ func (d *nftablesDriver) apply(ctx context.Context, f opt.Family, part string, w
 		return err
 	}
 	s.Flannel = s.Flannel && part == partMasq && !want.empty()
-	return tool.Apply(ctx, s, lists)
+	var replaced []string
+	if part == partMasq {
+		replaced = d.replaced(s, want)
+	}
+	return tool.Apply(ctx, s, lists, replaced)
+}
+
+// replaced returns the tables of other daemons with rules for the same network. They go with the
+// masquerade, when the guard stands.
+func (d *nftablesDriver) replaced(s nftables.State, want desired) []string {
+	for _, part := range parts() {
+		if scope, ok := want.scope(part).Get(); ok {
+			return s.Replaced(scope.Network)
+		}
+	}
+	return nil
 }
 
 func (d *nftablesDriver) refused(_ context.Context, f opt.Family) (in, out uint64, err error) {
 	err = withConn(func(c *netfilter.Conn) error {
-		in, out, err = nftables.Refused(c, f)
+		in, out, err = nftables.Refused(c, d.kernel.owner, f)
 		return err
 	})
 	return in, out, err
 }
 
 func (d *nftablesDriver) watch(ctx context.Context, notify func()) error {
-	return watchKernel(ctx, notify)
-}
-
-func readNFTables(f opt.Family) (s nftables.State, err error) {
-	err = withConn(func(c *netfilter.Conn) error {
-		s, err = nftables.Read(c, f)
-		return err
-	})
-	return s, err
+	return d.kernel.watch(ctx, notify)
 }

@@ -158,7 +158,7 @@ func TestWorksWithOneToolInstalled(t *testing.T) {
 			t.Fatal(err)
 		}
 		changes, err := f.Changes(t.Context(), whole())
-		if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "install iptables") {
+		if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "install ip6tables") {
 			t.Error(err)
 		}
 		if len(changes) != 2 {

@@ -13,18 +13,17 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// remains finds what a back-end that is not in use left behind, ours or flannel's, and
-// removes it. Looking starts no process. Flannel's rules go only where ours are to be
-// instead: without a wish of our own they are none of our business.
+// leftover finds rules that an earlier run kept by a driver that is not in use, and flannel's rules
+// there, and removes them. Flannel's rules go only where Loden's are to be instead: a node that desires
+// no rules leaves flannel alone.
 type leftover struct {
 	name   string
 	find   func(f opt.Family, takeOver bool) (bool, error)
 	remove func(ctx context.Context, f opt.Family, takeOver bool) error
 }
 
-// changes returns the removal of one family, if there is something to remove. It comes
-// after the new rules are in place: for a moment both are, which masquerades once all the
-// same.
+// changes returns the removal for one family, if there are rules to remove. It comes after the new rules
+// are in place: while both sets are there, a packet is masqueraded once all the same.
 func (l leftover) changes(f opt.Family, takeOver bool) ([]diff.Change, error) {
 	found, err := l.find(f, takeOver)
 	if err != nil || !found {
@@ -36,40 +35,50 @@ func (l leftover) changes(f opt.Family, takeOver bool) ([]diff.Change, error) {
 	}}, nil
 }
 
-// nftablesLeftover are our own table and flannel's.
-func nftablesLeftover() leftover {
+// nftablesLeftover finds the daemon's nftables table, and flannel's.
+func nftablesLeftover(k *kernel) leftover {
 	return leftover{
 		name: string(NFTables),
 		find: func(f opt.Family, takeOver bool) (bool, error) {
-			s, err := readNFTables(f)
+			s, err := k.state(f)
 			return s.Exists || s.Flannel && takeOver, err
 		},
 		remove: func(_ context.Context, f opt.Family, takeOver bool) error {
-			return withConn(func(c *netfilter.Conn) error { return nftables.Remove(c, f, takeOver) })
+			return withConn(func(c *netfilter.Conn) error { return nftables.Remove(c, k.owner, f, takeOver) })
 		},
 	}
 }
 
-// iptablesLeftover are rules in the variant of iptables that is not in use.
-func iptablesLeftover(v iptables.Variant) leftover {
+// iptablesLeftover finds rules in a variant of iptables. inUse tells the variant that a family uses; the
+// rules in that variant are no leftovers. The kernel does not announce changes of iptables-legacy, and to
+// list its rules costs a process: once they were seen to be clean they are not listed again.
+func iptablesLeftover(k *kernel, v iptables.Variant, inUse func(opt.Family) (iptables.Variant, error)) leftover {
 	return leftover{
 		name: fmt.Sprintf("%s (%s)", IPTables, v),
 		find: func(f opt.Family, takeOver bool) (bool, error) {
-			look, err := fingerprintOf(v, f)
-			return look.Ours || look.Flannel && takeOver, err
+			if v == iptables.Legacy && k.legacyClean[f] || k.chosen[f] == v {
+				return false, nil
+			}
+			p, err := k.fingerprint(v, f)
+			if err != nil || !p.Ours && (!p.Flannel || !takeOver) {
+				k.legacyClean[f] = v == iptables.Legacy && err == nil && !p.Ours && !p.Flannel
+				return false, err
+			}
+			used, err := inUse(f) // asked last: the answer may start a tool
+			return used != v, err
 		},
 		remove: func(ctx context.Context, f opt.Family, takeOver bool) error {
 			if v == iptables.NFT {
-				return withConn(func(c *netfilter.Conn) error { return iptables.RemoveNFT(c, f, takeOver) })
+				return withConn(func(c *netfilter.Conn) error { return iptables.RemoveNFT(c, k.owner, f, takeOver) })
 			}
-			return removeLegacy(ctx, f, takeOver)
+			return removeLegacy(ctx, k.owner, f, takeOver)
 		},
 	}
 }
 
 // removeLegacy needs the tool: the old packet filter takes tables as a whole only.
-func removeLegacy(ctx context.Context, f opt.Family, takeOver bool) error {
-	tool, err := iptables.Find(iptables.Of(f, iptables.Legacy))
+func removeLegacy(ctx context.Context, o rule.Owner, f opt.Family, takeOver bool) error {
+	tool, err := iptables.Find(o, iptables.Of(f, iptables.Legacy))
 	if err != nil {
 		return fmt.Errorf("%w: install iptables to remove old rules, or restart the machine", err)
 	}

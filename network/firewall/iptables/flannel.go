@@ -9,21 +9,21 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// foreign is what flannel left at a place. Its daemon keeps its rules at exit, so a node
-// that changes over has them all; both sets together would answer to two masters.
-type foreign struct {
+// flannel is the rules that flannel left at a place. Its daemon keeps its rules at exit, so a node that
+// changes over to Loden has both sets, and either daemon would repair its own.
+type flannel struct {
 	base   string
-	lines  []line   // in the base chain
-	chains []string // of flannel's own
+	lines  []line   // flannel's rules in the base chain
+	chains []string // chains that flannel made
 }
 
-func (f foreign) empty() bool { return len(f.lines) == 0 && len(f.chains) == 0 }
+func (f flannel) empty() bool { return len(f.lines) == 0 && len(f.chains) == 0 }
 
-// foreignAt finds flannel's rules of every version: chains of its own (since 0.20), marked
-// rules in the kernel's chains (since 0.14), and unmarked ones, which are taken for
-// flannel's only where they name our own network in flannel's exact form.
-func foreignAt(at place, chains table, want opt.Option[rule.List]) foreign {
-	f := foreign{base: at.base}
+// flannelAt finds flannel's rules of every version: chains of its own (since 0.20), marked rules in the
+// kernel's chains (since 0.14), and unmarked rules, which are taken for flannel's only where they name
+// this node's network in flannel's exact form.
+func flannelAt(at slot, chains table, want opt.Option[rule.List]) flannel {
+	f := flannel{base: at.base}
 	own := map[string]string{"nat": "FLANNEL-POSTRTG", "filter": "FLANNEL-FWD"}[at.table]
 	if own == "" {
 		return f
@@ -44,7 +44,7 @@ func marked(comment string) bool {
 }
 
 // unmarked recognises the four nat rules of versions without comments, for our network.
-func unmarked(at place, l line, want opt.Option[rule.List]) bool {
+func unmarked(at slot, l line, want opt.Option[rule.List]) bool {
 	list, ok := want.Get()
 	if !ok || at.table != "nat" || !l.known || l.comment != "" {
 		return false
@@ -68,7 +68,7 @@ func unmarked(at place, l line, want opt.Option[rule.List]) bool {
 }
 
 // remove writes the deletion.
-func (f foreign) remove(b *strings.Builder) {
+func (f flannel) remove(b *strings.Builder) {
 	for _, l := range f.lines {
 		fmt.Fprintf(b, "-D %s %s\n", f.base, l.text)
 	}

@@ -29,7 +29,7 @@ func anyRule(t *rapid.T) rule.Rule {
 		Dst:        network("dst"),
 		Translated: rapid.Bool().Draw(t, "translated"),
 		Verdict:    rapid.SampledFrom([]rule.Verdict{rule.Return, rule.Accept, rule.Masquerade, rule.MasqueradeRandom, rule.Drop, rule.Goto}).Draw(t, "verdict"),
-		Why:        rapid.SampledFrom([]string{"loden: why", "one", `say "so"`, `back\slash`}).Draw(t, "why"),
+		Comment:    rapid.SampledFrom([]string{"loden: why", "one", `say "so"`, `back\slash`}).Draw(t, "why"),
 	}
 	if rapid.Bool().Draw(t, "marked") {
 		r.Mark = rule.Mark{Value: 0x4000, Mask: rapid.SampledFrom([]uint32{0x4000, 0xffffffff}).Draw(t, "mask")}
@@ -97,7 +97,7 @@ func TestR8WaitIsAskedOnlyOfRestoresThatKnowIt(t *testing.T) {
 func TestR4NoArgumentIsEmpty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := anyRule(t)
-		r.Why = "loden: why"
+		r.Comment = "loden: why"
 		text := render(r)
 		if strings.Contains(text, "  ") || strings.HasSuffix(text, " ") || strings.Contains(text, `""`) {
 			t.Fatalf("%q", text)
@@ -115,6 +115,6 @@ func ExampleSnapshot_Edit() {
 	// -A LODEN-FWD-5b6fb9d703 -s 10.244.0.0/16 -m comment --comment "loden: from the overlay" -j ACCEPT
 	// -A LODEN-FWD-5b6fb9d703 -d 10.244.0.0/16 -m comment --comment "loden: to the overlay" -j ACCEPT
 	// -A LODEN-FORWARD -m comment --comment "loden forward 10.244.0.0/16 10.244.1.0/24" -j LODEN-FWD-5b6fb9d703
-	// -A FORWARD -m comment --comment "loden forward" -j LODEN-FORWARD
+	// -I FORWARD 1 -m comment --comment "loden forward" -j LODEN-FORWARD
 	// COMMIT
 }

@@ -2,27 +2,29 @@ package iptables
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// line is one rule of the kernel's, as listed.
+// line is one listed rule.
 type line struct {
 	text    string    // as listed, without "-A chain" and without counters: fit for -D
 	comment string    // the first comment, if any
 	target  string    // of -j or -g, if any
-	rule    rule.Rule // what we would have written it from, when known
-	known   bool      // the rule is of a form that we write
+	rule    rule.Rule // the rule that Loden would have written it from, when known
+	known   bool      // the rule is of a form that Loden writes
+	narrow  bool      // the rule matches some packets only, in a way that may spare the pods'
 	packets uint64
 }
 
-// table is what one table holds: every chain with its rules in order.
+// table holds every chain of one iptables table with its rules in order.
 type table map[string][]line
 
-// parseTable reads the listing of `iptables -t TABLE -S -v`. Lines of no known kind are
-// skipped: what other programs write must not stop us.
+// parseTable reads the listing of `iptables -t TABLE -S -v`. It skips lines of an unknown kind: rules of
+// other programs must not stop this one.
 func parseTable(listing []string) table {
 	t := table{}
 	for _, text := range listing {
@@ -42,8 +44,8 @@ func parseTable(listing []string) table {
 	return t
 }
 
-// split cuts a listed rule into words, as a shell would: quotes group, a backslash takes
-// the next character as it is.
+// split cuts a listed rule into words, as a shell would: quotes group, and a backslash keeps the next
+// character as it is.
 func split(text string) []string {
 	var words []string
 	var word strings.Builder
@@ -73,110 +75,114 @@ func split(text string) []string {
 	return words
 }
 
-// parseLine reads the words of one rule after its chain.
-func parseLine(words []string) line {
-	l := line{known: true}
-	l.rule.Verdict = none
-	var kept []string
-	not := false
-	for i := 0; i < len(words); i++ {
-		word := words[i]
-		next := func() string {
-			if i+1 < len(words) {
-				i++
-				return words[i]
-			}
-			return ""
-		}
-		if word == "-c" { // counters: packets and bytes
-			l.packets, _ = strconv.ParseUint(next(), 10, 64)
-			next()
-			continue
-		}
-		start := i
-		l.take(word, not, next)
-		not = word == "!"
-		for _, w := range words[start : i+1] {
-			kept = append(kept, quote(w))
-		}
-	}
-	l.text = strings.Join(kept, " ")
-	if l.rule.Verdict == none {
-		l.known = false
-	}
-	return l
+// parser reads the words of one rule.
+type parser struct {
+	line
+	words  []string
+	next   int      // the word to read next
+	kept   []string // the words that belong into the text
+	not    bool     // the word before was "!"
+	judged bool     // a verdict was read: later options are the target's
 }
 
-// none marks a parsed rule without a verdict: only counting, which we never write.
-const none = rule.Verdict(255)
+// parseLine reads the words of one rule after its chain.
+func parseLine(words []string) line {
+	p := parser{line: line{known: true}, words: words}
+	for p.next < len(words) {
+		start := p.next
+		word := p.word()
+		if word == "-c" { // counters: packets and bytes
+			p.packets, _ = strconv.ParseUint(p.word(), 10, 64)
+			p.word()
+			continue
+		}
+		p.option(word)
+		p.not = word == "!"
+		for _, w := range words[start:p.next] {
+			p.kept = append(p.kept, quote(w))
+		}
+	}
+	p.text = strings.Join(p.kept, " ")
+	p.known = p.known && p.judged // Loden writes no rule that only counts
+	return p.line
+}
 
-// take reads one option, with its argument from next, into the line.
-func (l *line) take(word string, not bool, next func() string) {
-	r := &l.rule
+// word takes the next word, or "" at the end.
+func (p *parser) word() string {
+	if p.next >= len(p.words) {
+		return ""
+	}
+	p.next++
+	return p.words[p.next-1]
+}
+
+// option reads one option with its argument.
+func (p *parser) option(word string) {
+	r := &p.rule
 	switch word {
 	case "!":
 	case "-s", "-d":
-		p, err := netip.ParsePrefix(next())
-		n := rule.Net{Prefix: p, Not: not}
-		if word == "-s" {
-			r.Src = n
-		} else {
-			r.Dst = n
-		}
-		l.known = l.known && err == nil
+		p.address(word)
 	case "-i", "-o":
+		name := p.word()
 		if word == "-i" {
-			r.InIface = next()
+			r.InIface = name
 		} else {
-			r.OutIface = next()
+			r.OutIface = name
 		}
-		l.known = l.known && !not
+		p.known = p.known && !p.not
+		p.narrow = p.narrow || !p.not // "any interface but X" includes the pods' or the tunnel
 	case "-m":
-		switch next() {
-		case "mark", "conntrack", "comment":
-		default:
-			l.known = false
-		}
+		match := p.word()
+		p.known = p.known && slices.Contains([]string{"mark", "conntrack", "comment"}, match)
+		p.narrow = p.narrow || !slices.Contains([]string{"state", "conntrack", "comment"}, match)
 	case "--mark":
-		mark, ok := parseMark(next())
-		r.Mark, l.known = mark, l.known && ok && !not
-	case "--ctstate":
-		r.Translated = next() == translated
-		l.known = l.known && r.Translated && !not
+		mark, ok := parseMark(p.word())
+		r.Mark, p.known = mark, p.known && ok && !p.not
+	case "--ctstate", "--state":
+		states := p.word()
+		r.Translated = states == translated
+		p.known = p.known && r.Translated && !p.not && word == "--ctstate"
+		p.narrow = p.narrow || slices.Contains(strings.Split(states, ","), "NEW") == p.not
 	case "--comment":
-		r.Why = next()
-		if l.comment == "" {
-			l.comment = r.Why
+		r.Comment = p.word()
+		if p.comment == "" {
+			p.comment = r.Comment
 		}
 	case "-j", "-g":
-		l.target = next()
-		l.judge(word)
+		p.target, p.judged = p.word(), true
+		p.judge(word)
 	case "--random-fully":
-		l.known = l.known && r.Verdict == rule.Masquerade
+		p.known = p.known && r.Verdict == rule.Masquerade
 		r.Verdict = rule.MasqueradeRandom
 	default:
-		l.known = false
+		p.known = false
+		p.narrow = p.narrow || !p.judged
 	}
 }
 
+// address reads a source or destination.
+func (p *parser) address(flag string) {
+	prefix, err := netip.ParsePrefix(p.word())
+	n := rule.Net{Prefix: prefix, Not: p.not}
+	if flag == "-s" {
+		p.rule.Src = n
+	} else {
+		p.rule.Dst = n
+	}
+	p.known = p.known && err == nil
+	p.narrow = p.narrow || err != nil
+}
+
 // judge reads the target.
-func (l *line) judge(flag string) {
+func (p *parser) judge(flag string) {
 	if flag == "-g" {
-		l.rule.Verdict, l.rule.Chain = rule.Goto, l.target
+		p.rule.Verdict, p.rule.Chain = rule.Goto, p.target
 		return
 	}
-	switch l.target {
-	case "RETURN":
-		l.rule.Verdict = rule.Return
-	case "ACCEPT":
-		l.rule.Verdict = rule.Accept
-	case "MASQUERADE":
-		l.rule.Verdict = rule.Masquerade
-	case "DROP":
-		l.rule.Verdict = rule.Drop
-	default:
-		l.known = false
-	}
+	verdicts := map[string]rule.Verdict{"RETURN": rule.Return, "ACCEPT": rule.Accept, "MASQUERADE": rule.Masquerade, "DROP": rule.Drop}
+	v, ok := verdicts[p.target]
+	p.rule.Verdict, p.known = v, p.known && ok
 }
 
 func parseMark(text string) (rule.Mark, bool) {

@@ -8,8 +8,8 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// translated is what connection tracking says of a packet whose source is or will be
-// another one on the wire: new ones are about to meet the masquerade rules.
+// translated lists the states in which connection tracking holds a packet whose source is translated, or
+// will be: new connections are about to meet the masquerade rules.
 const translated = "NEW,RELATED,SNAT,DNAT"
 
 // render writes a rule in the form and order in which `iptables -S` lists it, without the
@@ -30,8 +30,8 @@ func render(r rule.Rule) string {
 	if r.Translated {
 		w = append(w, "-m", "conntrack", "--ctstate", translated)
 	}
-	if r.Why != "" {
-		w = append(w, "-m", "comment", "--comment", strconv.Quote(r.Why))
+	if r.Comment != "" {
+		w = append(w, "-m", "comment", "--comment", strconv.Quote(r.Comment))
 	}
 	return strings.Join(append(w, verdict(r)...), " ")
 }

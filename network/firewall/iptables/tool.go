@@ -29,6 +29,7 @@ const exitBusy = 4
 // Tool is the iptables of one family. It holds nothing open; it is safe for concurrent
 // use. It runs where the calling process runs.
 type Tool struct {
+	owner   rule.Owner
 	family  opt.Family
 	ipt     *coreos.IPTables
 	restore string // path of iptables-restore
@@ -37,7 +38,7 @@ type Tool struct {
 
 // Find asks the version of a command and looks for its restore: one process.
 // errors.Is(err, exec.ErrNotFound) tells that it is not installed.
-func Find(c Command) (*Tool, error) {
+func Find(o rule.Owner, c Command) (*Tool, error) {
 	name := c.Name
 	if name == "" {
 		name = Plain(c.Family)
@@ -54,7 +55,7 @@ func Find(c Command) (*Tool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s-restore: %w", name, err)
 	}
-	return &Tool{family: c.Family, ipt: ipt, restore: restore, wait: waitArgs(ipt.GetIptablesVersion())}, nil
+	return &Tool{owner: o, family: c.Family, ipt: ipt, restore: restore, wait: waitArgs(ipt.GetIptablesVersion())}, nil
 }
 
 // RandomFully reports whether MASQUERADE --random-fully is known (iptables 1.6.2).
@@ -71,9 +72,9 @@ func waitArgs(major, minor, patch int) []string {
 
 // List lists the tables of the given places, one process per table.
 func (t *Tool) List(ctx context.Context, places ...rule.Place) (Snapshot, error) {
-	s := Snapshot{tables: map[string]table{}}
+	s := Snapshot{Owner: t.owner, tables: map[string]table{}}
 	for _, p := range places {
-		name := placeOf(p).table
+		name := slotOf(t.owner, p).table
 		if _, ok := s.tables[name]; ok {
 			continue
 		}
@@ -94,7 +95,7 @@ func (t *Tool) List(ctx context.Context, places ...rule.Place) (Snapshot, error)
 // Restore applies input in one iptables-restore that leaves everything else alone. It
 // blocks while others hold the lock, a bounded time.
 func (t *Tool) Restore(ctx context.Context, input string) error {
-	args := append([]string{"--noflush"}, t.wait...)
+	args := append([]string{"--noflush", "--counters"}, t.wait...)
 	for try := 1; ; try++ {
 		cmd := exec.CommandContext(ctx, t.restore, args...)
 		cmd.Stdin = strings.NewReader(input)

@@ -4,92 +4,117 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 
-	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Batch is a list of removals that happen all or none. The zero value is empty.
-type Batch struct{ msgs []netlink.Message }
+// ErrChanged is returned by Commit when nf_tables is not of the expected generation.
+var ErrChanged = errors.New("nf_tables changed since it was read")
+
+// Batch is a list of removals, of which the kernel makes all or none. The zero value is empty.
+type Batch struct{ removals []*nl.NetlinkRequest }
 
 // Len returns how many removals the batch holds.
-func (b *Batch) Len() int { return len(b.msgs) }
+func (b *Batch) Len() int { return len(b.removals) }
 
-func (b *Batch) add(kind uint16, f opt.Family, attrs ...netlink.Attribute) {
-	data, err := netlink.MarshalAttributes(attrs)
-	if err != nil {
-		return // impossible: only an attribute of 64 KiB cannot be written
+func (b *Batch) add(kind int, f opt.Family, attrs ...*nl.RtAttr) {
+	req := request(kind, unix.NLM_F_ACK, uint8(familyOf(f)))
+	for _, a := range attrs {
+		req.AddData(a)
 	}
-	b.msgs = append(b.msgs, request(kind, familyNumber(f), netlink.Request|netlink.Acknowledge, data))
+	b.removals = append(b.removals, req)
 }
 
-// DeleteTable removes a table and all in it.
+func name(kind int, text string) *nl.RtAttr { return nl.NewRtAttr(kind, nl.ZeroTerminated(text)) }
+
+// DeleteTable removes a table with its content.
 func (b *Batch) DeleteTable(f opt.Family, table string) {
-	b.add(unix.NFT_MSG_DELTABLE, f, netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: cString(table)})
+	b.add(unix.NFT_MSG_DELTABLE, f, name(unix.NFTA_TABLE_NAME, table))
 }
 
 // DeleteRule removes one rule by its handle.
 func (b *Batch) DeleteRule(f opt.Family, table, chain string, handle uint64) {
-	b.add(unix.NFT_MSG_DELRULE, f,
-		netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: cString(table)},
-		netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: cString(chain)},
-		netlink.Attribute{Type: unix.NFTA_RULE_HANDLE, Data: binary.BigEndian.AppendUint64(nil, handle)},
-	)
+	b.add(unix.NFT_MSG_DELRULE, f, name(unix.NFTA_RULE_TABLE, table), name(unix.NFTA_RULE_CHAIN, chain),
+		nl.NewRtAttr(unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, handle)))
 }
 
 // FlushChain removes every rule of a chain.
 func (b *Batch) FlushChain(f opt.Family, table, chain string) {
-	b.add(unix.NFT_MSG_DELRULE, f,
-		netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: cString(table)},
-		netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: cString(chain)},
-	)
+	b.add(unix.NFT_MSG_DELRULE, f, name(unix.NFTA_RULE_TABLE, table), name(unix.NFTA_RULE_CHAIN, chain))
 }
 
 // DeleteChain removes a chain that is empty and that no rule refers to.
 func (b *Batch) DeleteChain(f opt.Family, table, chain string) {
-	b.add(unix.NFT_MSG_DELCHAIN, f,
-		netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: cString(table)},
-		netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: cString(chain)},
-	)
+	b.add(unix.NFT_MSG_DELCHAIN, f, name(unix.NFTA_CHAIN_TABLE, table), name(unix.NFTA_CHAIN_NAME, chain))
 }
 
-// ErrChanged is returned by Commit when nf_tables is not of the expected generation.
-var ErrChanged = errors.New("nf_tables changed meanwhile")
-
-// Commit applies the batch if nf_tables is still of the given generation.
-func (c *Conn) Commit(b *Batch, generation uint32) error {
-	id, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFNL_BATCH_GENID, Data: binary.BigEndian.AppendUint32(nil, generation)},
-	})
+// Commit applies the batch if nf_tables is still of the given generation, and returns ErrChanged
+// otherwise. It acts in the network namespace of the calling thread.
+func (b *Batch) Commit(generation uint32) error {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return err
+		return fmt.Errorf("open netfilter socket: %w", err)
 	}
-	msgs := append([]netlink.Message{edge(unix.NFNL_MSG_BATCH_BEGIN, id)}, b.msgs...)
-	msgs = append(msgs, edge(unix.NFNL_MSG_BATCH_END, nil))
-	if _, err := c.c.SendMessages(msgs); err != nil {
+	defer s.Close()
+	const patience = 10 // seconds; the kernel answers before Sendto returns
+	if err := s.SetReceiveTimeout(&unix.Timeval{Sec: patience}); err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	if err := unix.Sendto(s.GetFd(), b.serialize(generation), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("send removals to nf_tables: %w", err)
 	}
-	// Every removal is acknowledged, also when another one fails; the first error counts.
-	// A batch of a past generation is refused as a whole, with one answer.
+	// The kernel acknowledges every removal, also when another removal fails; the first error counts. It
+	// refuses a batch of a past generation with one answer.
 	var first error
-	for range b.msgs {
-		_, err := c.c.Receive()
-		if errors.Is(err, unix.ERESTART) {
-			return ErrChanged
+	for acknowledged := 0; acknowledged < len(b.removals); {
+		msgs, _, err := s.Receive()
+		if err != nil {
+			return fmt.Errorf("read answer of nf_tables: %w", err)
 		}
-		if err != nil && first == nil {
-			first = fmt.Errorf("remove from nf_tables: %w", err)
+		for _, m := range msgs {
+			errno, ok := answer(m)
+			if !ok {
+				continue
+			}
+			acknowledged++
+			if errno == unix.ERESTART {
+				return ErrChanged
+			}
+			if errno != 0 && first == nil {
+				first = fmt.Errorf("remove from nf_tables: %w", errno)
+			}
 		}
 	}
 	return first
 }
 
-// edge is the message that opens or closes a batch.
-func edge(kind uint16, attrs []byte) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request},
-		Data:   append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}, attrs...),
+// serialize writes the batch with its begin and end, as one datagram.
+func (b *Batch) serialize(generation uint32) []byte {
+	out := edge(unix.NFNL_MSG_BATCH_BEGIN, nl.NewRtAttr(unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, generation)))
+	for _, r := range b.removals {
+		out = append(out, r.Serialize()...)
 	}
+	return append(out, edge(unix.NFNL_MSG_BATCH_END)...)
+}
+
+// edge is the message that opens or closes a batch.
+func edge(kind int, attrs ...*nl.RtAttr) []byte {
+	req := nl.NewNetlinkRequest(kind, 0)
+	req.AddData(header{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES})
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	return req.Serialize()
+}
+
+// answer reads the error number of an acknowledgement; ok is false for every other message.
+func answer(m syscall.NetlinkMessage) (errno unix.Errno, ok bool) {
+	if m.Header.Type != unix.NLMSG_ERROR || len(m.Data) < 4 {
+		return 0, false
+	}
+	return unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data))), true
 }

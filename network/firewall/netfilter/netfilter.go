@@ -1,29 +1,40 @@
-// Package netfilter reads what the kernel's packet filters hold, and removes from it, over
-// netlink and socket options: no process is started and no tool need be installed. It
-// knows nothing of what the rules mean.
+// Package netfilter reads nf_tables, watches it, and removes tables, chains and rules from it, over
+// netlink: it starts no process and needs no tool. It must not know the meaning of the rules.
+//
+// Lists and announcements come from google/nftables. Three things are kept by hand, because the library
+// (v0.3.0) has none of them:
+//
+//   - the generation of nf_tables, which tells whether a series of dumps was consistent, and whether
+//     anything changed since the last comparison;
+//   - a batch that the kernel refuses when nf_tables is of another generation: without it the removal of
+//     an empty table could take the rule that another program added a moment ago;
+//   - the comment of a rule: userdata.Get of the library trusts the length that another program wrote,
+//     and panics when that length is wrong.
 package netfilter
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"strings"
 
-	"github.com/mdlayher/netlink"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
 )
 
 // ErrAbsent is returned when the kernel has no nf_tables.
-var ErrAbsent = errors.New("kernel has no nf_tables")
+var ErrAbsent = errors.New("the kernel has no nf_tables")
 
-// Conn is a netlink socket of one network namespace: that of the thread that called Dial.
-// It must be closed, and is used by one goroutine at a time.
-type Conn struct{ c *netlink.Conn }
+// Conn is a netlink socket of one network namespace: the namespace of the thread that called Dial. It
+// must be closed, and is used by one goroutine at a time.
+type Conn struct{ c *nftables.Conn }
 
 // Dial opens a socket.
 func Dial() (*Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter socket: %w", err)
 	}
@@ -31,9 +42,10 @@ func Dial() (*Conn, error) {
 }
 
 // Close closes the socket.
-func (c *Conn) Close() error { return c.c.Close() }
+func (c *Conn) Close() error { return c.c.CloseLasting() }
 
-// Chain is a chain of an nf_tables table. Type is empty unless the kernel calls it itself.
+// Chain is a chain of an nf_tables table. Type is empty unless the chain is a base chain: a chain that
+// the kernel itself calls.
 type Chain struct {
 	Table, Name string
 	Type        string // filter, nat, route
@@ -46,62 +58,49 @@ type Chain struct {
 type Rule struct {
 	Chain   string
 	Handle  uint64
-	Comment string // of rules written by nft; iptables keeps its own in Content
-	Target  string // the chain it jumps or goes to, if any
+	Comment string // of rules that nft wrote; iptables keeps comments in Content
+	Target  string // the chain that the rule jumps or goes to, if any
 	Packets uint64
 	Content string // the expressions without their counters, in the kernel's own form
+
+	Exprs []expr.Any // the expressions that the library knows
 }
 
-// Generation returns a number that is another after every change of nf_tables.
-func (c *Conn) Generation() (uint32, error) {
-	msgs, err := c.c.Execute(request(unix.NFT_MSG_GETGEN, 0, netlink.Request, nil))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return 0, ErrAbsent
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read generation of nf_tables: %w", err)
-	}
-	for _, m := range msgs {
-		if b, ok := attributes(m)[unix.NFTA_GEN_ID]; ok && len(b) == 4 {
-			return binary.BigEndian.Uint32(b), nil
-		}
-	}
-	return 0, errors.New("read generation of nf_tables: no number in the answer")
-}
-
-// Tables returns the names of the tables of a family, and which of them are dormant.
+// Tables returns the names of the tables of a family, and says which of them are dormant.
 func (c *Conn) Tables(f opt.Family) (dormant map[string]bool, err error) {
-	msgs, err := c.dump(unix.NFT_MSG_GETTABLE, f, nil)
+	tables, err := c.c.ListTablesOfFamily(familyOf(f))
 	if err != nil {
 		return nil, fmt.Errorf("list %s tables: %w", f, err)
 	}
 	dormant = map[string]bool{}
-	for _, m := range msgs {
-		a := attributes(m)
-		dormant[text(a[unix.NFTA_TABLE_NAME])] = number(a[unix.NFTA_TABLE_FLAGS])&1 != 0
+	for _, t := range tables {
+		// The kernel sends the flags in network order; the library (v0.3.0) reads them in the host's.
+		dormant[t.Name] = (t.Flags|bits.ReverseBytes32(t.Flags))&unix.NFT_TABLE_F_DORMANT != 0
 	}
 	return dormant, nil
 }
 
 // Chains returns the chains of the tables for which keep is true.
 func (c *Conn) Chains(f opt.Family, keep func(table string) bool) ([]Chain, error) {
-	msgs, err := c.dump(unix.NFT_MSG_GETCHAIN, f, nil)
+	return c.chains(familyOf(f), keep)
+}
+
+func (c *Conn) chains(family nftables.TableFamily, keep func(table string) bool) ([]Chain, error) {
+	all, err := c.c.ListChainsOfTableFamily(family)
 	if err != nil {
-		return nil, fmt.Errorf("list %s chains: %w", f, err)
+		return nil, fmt.Errorf("list chains of nf_tables: %w", err)
 	}
 	var chains []Chain
-	for _, m := range msgs {
-		a := attributes(m)
-		chain := Chain{Table: text(a[unix.NFTA_CHAIN_TABLE]), Name: text(a[unix.NFTA_CHAIN_NAME])}
-		if !keep(chain.Table) {
+	for _, ch := range all {
+		if ch.Table == nil || !keep(ch.Table.Name) {
 			continue
 		}
-		if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
-			h := nested(hook)
-			chain.Type = text(a[unix.NFTA_CHAIN_TYPE])
-			chain.Hook = number(h[unix.NFTA_HOOK_HOOKNUM])
-			chain.Priority = int32(number(h[unix.NFTA_HOOK_PRIORITY]))
-			chain.Policy = number(a[unix.NFTA_CHAIN_POLICY])
+		chain := Chain{Table: ch.Table.Name, Name: ch.Name}
+		if ch.Hooknum != nil && ch.Priority != nil {
+			chain.Type, chain.Hook, chain.Priority = string(ch.Type), uint32(*ch.Hooknum), int32(*ch.Priority)
+			if ch.Policy != nil {
+				chain.Policy = uint32(*ch.Policy)
+			}
 		}
 		chains = append(chains, chain)
 	}
@@ -110,83 +109,85 @@ func (c *Conn) Chains(f opt.Family, keep func(table string) bool) ([]Chain, erro
 
 // Rules returns the rules of one chain, in order.
 func (c *Conn) Rules(f opt.Family, table, chain string) ([]Rule, error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: cString(table)},
-		{Type: unix.NFTA_RULE_CHAIN, Data: cString(chain)},
-	})
+	return c.rules(familyOf(f), table, chain)
+}
+
+func (c *Conn) rules(family nftables.TableFamily, table, chain string) ([]Rule, error) {
+	all, err := c.c.GetRules(&nftables.Table{Name: table, Family: family}, &nftables.Chain{Name: chain})
 	if err != nil {
-		return nil, err
-	}
-	msgs, err := c.dump(unix.NFT_MSG_GETRULE, f, attrs)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil // gone since its chain was listed
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list %s rules of %s %s: %w", f, table, chain, err)
+		return nil, fmt.Errorf("list rules of %s %s: %w", table, chain, err)
 	}
 	var rules []Rule
-	for _, m := range msgs {
-		a := attributes(m)
-		// Old kernels do not filter the dump.
-		if text(a[unix.NFTA_RULE_TABLE]) != table || text(a[unix.NFTA_RULE_CHAIN]) != chain {
-			continue
+	for _, r := range all {
+		if r.Table == nil || r.Chain == nil || r.Table.Name != table || r.Chain.Name != chain {
+			continue // old kernels do not filter the dump
 		}
-		r := Rule{Chain: chain, Comment: comment(a[unix.NFTA_RULE_USERDATA])}
-		if h := a[unix.NFTA_RULE_HANDLE]; len(h) == 8 {
-			r.Handle = binary.BigEndian.Uint64(h)
-		}
-		r.read(a[unix.NFTA_RULE_EXPRESSIONS])
-		rules = append(rules, r)
+		rules = append(rules, read(r, chain, family))
 	}
 	return rules, nil
 }
 
+// read takes a rule apart as far as this program looks at it.
+func read(r *nftables.Rule, chain string, family nftables.TableFamily) Rule {
+	out := Rule{Chain: chain, Handle: r.Handle, Comment: comment(r.UserData), Exprs: r.Exprs}
+	var content strings.Builder
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Counter:
+			out.Packets = e.Packets
+			continue // counters differ from one dump to the next
+		case *expr.Verdict:
+			out.Target = e.Chain
+		}
+		b, err := expr.Marshal(byte(family), e)
+		if err != nil {
+			fmt.Fprintf(&content, "%T", e) // an expression that the library can read, but not write
+		}
+		content.Write(b)
+	}
+	out.Content = content.String()
+	return out
+}
+
 // Counters returns the packets that the named counters of a table have seen.
 func (c *Conn) Counters(f opt.Family, table string) (map[string]uint64, error) {
-	msgs, err := c.dump(unix.NFT_MSG_GETOBJ, f, nil)
+	objects, err := c.c.GetNamedObjects(&nftables.Table{Name: table, Family: familyOf(f)})
 	if err != nil {
-		return nil, fmt.Errorf("list %s counters: %w", f, err)
+		return nil, fmt.Errorf("list %s counters of %s: %w", f, table, err)
 	}
 	counters := map[string]uint64{}
-	for _, m := range msgs {
-		a := attributes(m)
-		packets := nested(a[unix.NFTA_OBJ_DATA])[unix.NFTA_COUNTER_PACKETS]
-		if text(a[unix.NFTA_OBJ_TABLE]) == table && len(packets) == 8 {
-			counters[text(a[unix.NFTA_OBJ_NAME])] = binary.BigEndian.Uint64(packets)
+	for _, o := range objects {
+		named, ok := o.(*nftables.NamedObj)
+		if !ok || named.Table == nil || named.Table.Name != table {
+			continue
+		}
+		if counter, ok := named.Obj.(*expr.Counter); ok {
+			counters[named.Name] = counter.Packets
 		}
 	}
 	return counters, nil
 }
 
-// dump asks for all objects of a kind. A dump that others' changes interrupted is not
-// trusted: callers compare the generation around a series of dumps.
-func (c *Conn) dump(kind uint16, f opt.Family, attrs []byte) ([]netlink.Message, error) {
-	return c.c.Execute(request(kind, familyNumber(f), netlink.Request|netlink.Dump, attrs))
-}
-
-// Consistent runs read until no change of nf_tables fell into it, a few times at most.
-func (c *Conn) Consistent(read func() error) (generation uint32, err error) {
-	const attempts = 10
-	for range attempts {
-		before, err := c.Generation()
-		if err != nil {
-			return 0, err
-		}
-		failed := read()
-		after, err := c.Generation()
-		if err != nil {
-			return 0, err
-		}
-		if before == after {
-			return after, failed
-		}
-	}
-	return 0, errors.New("read nf_tables: they change all the time")
-}
-
-func familyNumber(f opt.Family) uint8 {
+func familyOf(f opt.Family) nftables.TableFamily {
 	if f == opt.V6 {
-		return unix.NFPROTO_IPV6
+		return nftables.TableFamilyIPv6
 	}
-	return unix.NFPROTO_IPV4
+	return nftables.TableFamilyIPv4
+}
+
+// comment reads nft's comment from a rule's user data: triples of type, length and value, of which type
+// 0 is the comment (libnftnl, NFTNL_UDATA_RULE_COMMENT). User data of another form has no comment.
+func comment(data []byte) string {
+	for len(data) >= 2 {
+		kind, size := data[0], int(data[1])
+		if len(data) < 2+size {
+			return ""
+		}
+		if kind == 0 {
+			text, _, _ := strings.Cut(string(data[2:2+size]), "\x00")
+			return text
+		}
+		data = data[2+size:]
+	}
+	return ""
 }

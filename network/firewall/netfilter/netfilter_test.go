@@ -1,18 +1,16 @@
 package netfilter
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
@@ -78,7 +76,7 @@ func TestBatchOfPastGenerationIsRefusedAsAWhole(t *testing.T) {
 	fresh(t)
 	shell(t, "nft 'add table ip x; add chain ip x c; add rule ip x c accept; add table ip y'")
 	c := dial(t)
-	generation, err := c.Generation()
+	generation, err := Generation()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,16 +85,16 @@ func TestBatchOfPastGenerationIsRefusedAsAWhole(t *testing.T) {
 	b.FlushChain(opt.V4, "x", "c")
 	b.DeleteChain(opt.V4, "x", "c")
 	b.DeleteTable(opt.V4, "y")
-	if err := c.Commit(&b, generation); !errors.Is(err, ErrChanged) {
+	if err := b.Commit(generation); !errors.Is(err, ErrChanged) {
 		t.Fatalf("want %v, got %v", ErrChanged, err)
 	}
 	if tables, err := c.Tables(opt.V4); err != nil || len(tables) != 3 {
 		t.Errorf("tables: %v, %v", tables, err)
 	}
-	if generation, err = c.Generation(); err != nil {
+	if generation, err = Generation(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Commit(&b, generation); err != nil {
+	if err := b.Commit(generation); err != nil {
 		t.Fatal(err)
 	}
 	tables, err := c.Tables(opt.V4)
@@ -109,43 +107,18 @@ func TestBatchOfPastGenerationIsRefusedAsAWhole(t *testing.T) {
 func TestFailedRemovalIsReportedAndTheSocketStaysUsable(t *testing.T) {
 	fresh(t)
 	c := dial(t)
-	generation, err := c.Generation()
+	generation, err := Generation()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b Batch
 	b.DeleteTable(opt.V4, "nosuch")
 	b.DeleteTable(opt.V6, "nosuch")
-	if err := c.Commit(&b, generation); !errors.Is(err, unix.ENOENT) {
+	if err := b.Commit(generation); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("want %v, got %v", unix.ENOENT, err)
 	}
 	if _, err := c.Tables(opt.V4); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestLegacyTableDiffersExactlyWhenItsRulesDo(t *testing.T) {
-	fresh(t)
-	if names, err := LegacyTables(opt.V4); err != nil || len(names) != 0 {
-		t.Fatalf("tables that nobody made: %v, %v", names, err)
-	}
-	shell(t, "ip link set lo up; iptables-legacy -A INPUT -p icmp; ip6tables-legacy -A INPUT -p icmpv6")
-	for f, address := range map[opt.Family]string{opt.V4: "127.0.0.1", opt.V6: "::1"} {
-		before, n, err := LegacyTable(f, "filter")
-		if err != nil || n != 1 {
-			t.Fatalf("%v: %d rules, %v", f, n, err)
-		}
-		shell(t, "ping -c1 -W5 "+address) // counts
-		again, _, err := LegacyTable(f, "filter")
-		if err != nil || !bytes.Equal(before, again) {
-			t.Errorf("%v: a counted packet makes a difference: %v", f, err)
-		}
-		tool := map[opt.Family]string{opt.V4: "iptables-legacy", opt.V6: "ip6tables-legacy"}[f]
-		shell(t, tool+" -N LODEN-X; "+tool+" -A LODEN-X -j ACCEPT")
-		after, n, err := LegacyTable(f, "filter")
-		if err != nil || n != 4 || bytes.Equal(before, after) || !strings.Contains(string(after), "LODEN-X") {
-			t.Errorf("%v: %d rules, %v", f, n, err)
-		}
 	}
 }
 
@@ -216,33 +189,17 @@ func until(t *testing.T, notices <-chan struct{}, n int) {
 	})
 }
 
-// FuzzMessage feeds what a kernel of another version may say.
-func FuzzMessage(f *testing.F) {
-	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 0, 'x', 0, 0, 0})
+// FuzzComment feeds the user data of rules of other programs, and answers of a kernel of another version.
+func FuzzComment(f *testing.F) {
+	f.Add([]byte{0, 4, 's', 'a', 'y', 0})
+	f.Add([]byte{1, 200, 0})
+	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 9})
 	f.Add([]byte{})
-	f.Add([]byte{2, 0, 0, 0, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for kind := range uint16(30) {
-			subject(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: data})
-		}
-		a := attributes(netlink.Message{Data: data})
-		var r Rule
-		r.read(a[unix.NFTA_RULE_EXPRESSIONS])
-		if c := comment(a[unix.NFTA_RULE_USERDATA]); strings.ContainsRune(c, 0) {
+		if c := comment(data); strings.ContainsRune(c, 0) {
 			t.Errorf("%q", c)
 		}
-	})
-}
-
-// FuzzStill feeds tables of another layout: they are refused, not followed.
-func FuzzStill(f *testing.F) {
-	whole := make([]byte, 112)
-	binary.NativeEndian.PutUint16(whole[90:], 112)
-	f.Add(whole)
-	f.Add([]byte{1, 2, 3})
-	f.Fuzz(func(_ *testing.T, entries []byte) {
-		for _, family := range opt.Families() {
-			_ = layoutOf(family).still(bytes.Clone(entries))
-		}
+		generationOf(data)
+		answer(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.NLMSG_ERROR}, Data: data})
 	})
 }

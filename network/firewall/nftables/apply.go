@@ -26,17 +26,17 @@ func Find() (*Tool, error) {
 // Desired is the desired rule lists of some places; a place that is not named stays as it is.
 type Desired map[rule.Place]opt.Option[rule.List]
 
-// Apply makes the places as wished in one transaction, and removes flannel's table in the
-// same one. The state must have been read just before: if the table changed meanwhile
-// nothing is applied and nft says so.
-func (t *Tool) Apply(ctx context.Context, s State, d Desired) error {
+// Apply makes the places as desired in one transaction, and removes the replaced tables and flannel's in
+// the same transaction. The state must have been read just before: if the table changed meanwhile, nft
+// applies no change and reports an error.
+func (t *Tool) Apply(ctx context.Context, s State, d Desired, replaced []string) error {
 	tx := t.nft.NewTransaction()
 	family := knftables.IPv4Family
 	if s.Family == opt.V6 {
 		family = knftables.IPv6Family
 	}
 	e := editor{tx: tx, family: family, state: s}
-	e.apply(d)
+	e.apply(d, replaced)
 	if tx.NumOperations() == 0 {
 		return nil
 	}
@@ -53,14 +53,14 @@ type editor struct {
 	state  State
 }
 
-func (e editor) apply(d Desired) {
+func (e editor) apply(d Desired, replaced []string) {
 	wanted := false
 	for _, l := range d {
 		wanted = wanted || l.Present()
 	}
 	if e.state.dormant && wanted { // nothing in it works; knftables cannot wake it
 		e.tx.Delete(e.table())
-		e.state = State{Family: e.state.Family, Flannel: e.state.Flannel}
+		e.state = State{Owner: e.state.Owner, Family: e.state.Family, Flannel: e.state.Flannel, others: e.state.others}
 	}
 	if wanted {
 		e.tx.Add(e.table())
@@ -71,13 +71,16 @@ func (e editor) apply(d Desired) {
 			continue
 		}
 		if list, ok := want.Get(); ok {
-			e.write(placeOf(p), list)
+			e.write(slotOf(p), list)
 		} else {
-			e.remove(placeOf(p))
+			e.remove(slotOf(p))
 		}
 	}
 	if e.state.Exists && !wanted && e.emptyWithout(d) {
 		e.tx.Delete(e.table())
+	}
+	for _, name := range replaced {
+		e.tx.Delete(&knftables.Table{Family: e.family, Name: name})
 	}
 	if e.state.Flannel {
 		e.tx.Delete(&knftables.Table{Family: e.family, Name: FlannelTable(e.state.Family)})
@@ -98,40 +101,40 @@ func (e editor) emptyWithout(d Desired) bool {
 }
 
 // write fills new chains, moves the jump to them and deletes the old ones.
-func (e editor) write(at place, list rule.List) {
+func (e editor) write(at slot, list rule.List) {
 	if at.counter != "" {
-		e.tx.Add(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
+		e.tx.Add(&knftables.Counter{Family: e.family, Table: e.state.Owner.Table(), Name: at.counter})
 	}
-	hook, ok := e.state.chains[at.hook]
-	if ok && !at.fits(hook.Chain) {
-		e.flush(at.hook)
-		e.delete(at.hook)
+	anchor, ok := e.state.chains[at.anchor]
+	if ok && !at.fits(anchor.Chain) {
+		e.flush(at.anchor)
+		e.delete(at.anchor)
 	}
-	e.tx.Add(e.hook(at))
+	e.tx.Add(e.anchor(at))
 	chains := at.chainsOf(e.state.Family, list)
 	for _, c := range chains {
-		if c.name != at.hook {
+		if c.name != at.anchor {
 			e.tx.Add(e.chain(c.name))
 		}
 		e.flush(c.name)
 		for _, r := range c.rules {
-			e.tx.Add(&knftables.Rule{Family: e.family, Table: Table, Chain: c.name, Rule: r.body, Comment: knftables.PtrTo(r.comment)})
+			e.tx.Add(&knftables.Rule{Family: e.family, Table: e.state.Owner.Table(), Chain: c.name, Rule: r.body, Comment: knftables.PtrTo(r.comment)})
 		}
 	}
 	e.drop(e.state.stale(at, chains))
 }
 
 // remove deletes everything of a place.
-func (e editor) remove(at place) {
+func (e editor) remove(at slot) {
 	names := e.state.stale(at, nil)
-	if _, ok := e.state.chains[at.hook]; ok {
-		names = append(names, at.hook)
+	if _, ok := e.state.chains[at.anchor]; ok {
+		names = append(names, at.anchor)
 	}
 	e.drop(names)
 	if at.counter != "" && len(names) > 0 {
 		// Added first, it need not be there to be deleted.
-		e.tx.Add(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
-		e.tx.Delete(&knftables.Counter{Family: e.family, Table: Table, Name: at.counter})
+		e.tx.Add(&knftables.Counter{Family: e.family, Table: e.state.Owner.Table(), Name: at.counter})
+		e.tx.Delete(&knftables.Counter{Family: e.family, Table: e.state.Owner.Table(), Name: at.counter})
 	}
 }
 
@@ -146,15 +149,15 @@ func (e editor) drop(names []string) {
 }
 
 func (e editor) table() *knftables.Table {
-	return &knftables.Table{Family: e.family, Name: Table}
+	return &knftables.Table{Family: e.family, Name: e.state.Owner.Table()}
 }
 
 func (e editor) chain(name string) *knftables.Chain {
-	return &knftables.Chain{Family: e.family, Table: Table, Name: name}
+	return &knftables.Chain{Family: e.family, Table: e.state.Owner.Table(), Name: name}
 }
 
-func (e editor) hook(at place) *knftables.Chain {
-	c := e.chain(at.hook)
+func (e editor) anchor(at slot) *knftables.Chain {
+	c := e.chain(at.anchor)
 	c.Type = knftables.PtrTo(knftables.BaseChainType(at.kind))
 	c.Hook = knftables.PtrTo(knftables.BaseChainHook(at.point))
 	c.Priority = knftables.PtrTo(knftables.BaseChainPriority(fmt.Sprint(at.priority)))

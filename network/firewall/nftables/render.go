@@ -11,32 +11,32 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// place is where a list of rules lives in our table.
-type place struct {
-	hook     string // our chain that the kernel calls
-	prefix   string // of the chains named after their rules
-	counter  string // of what its rules refuse; empty where they refuse nothing
+// slot is where the rules of one place live in the daemon's table.
+type slot struct {
+	anchor   string // the base chain, which jumps to the chain that is named after its rules
+	prefix   string // of the chains that are named after their rules
+	counter  string // of the packets that its rules refuse; empty where no rule refuses
 	kind     string // filter or nat
 	point    string // the kernel's hook
 	number   uint32 // of the hook: NF_INET_*
 	priority int32
 }
 
-func placeOf(p rule.Place) place {
+func slotOf(p rule.Place) slot {
 	switch p {
 	case rule.GuardIn: // raw: before connection tracking and any translation
-		return place{hook: "guard-in", prefix: "in-", counter: "refused-in", kind: "filter", point: "prerouting", number: 0, priority: -300}
-	case rule.GuardOut: // after source translation (100): what counts is the source on the wire
-		return place{hook: "guard-out", prefix: "out-", counter: "refused-out", kind: "filter", point: "postrouting", number: 4, priority: 300}
+		return slot{anchor: "guard-in", prefix: "in-", counter: "refused-in", kind: "filter", point: "prerouting", number: 0, priority: -300}
+	case rule.GuardOut: // after source translation (100): the guard judges the source on the wire
+		return slot{anchor: "guard-out", prefix: "out-", counter: "refused-out", kind: "filter", point: "postrouting", number: 4, priority: 300}
 	case rule.Forward:
-		return place{hook: "forward", prefix: "fwd-", kind: "filter", point: "forward", number: 2, priority: 0}
+		return slot{anchor: "forward", prefix: "fwd-", kind: "filter", point: "forward", number: 2, priority: 0}
 	}
-	// Just after kube-proxy's and iptables' own (100): who translates first has decided.
-	return place{hook: "postrouting", prefix: "masq-", kind: "nat", point: "postrouting", number: 4, priority: 105}
+	// Just after kube-proxy's and iptables' own (100): the program that translates first has decided.
+	return slot{anchor: "postrouting", prefix: "masq-", kind: "nat", point: "postrouting", number: 4, priority: 105}
 }
 
-// fits reports whether a chain is called where and as the place's should be.
-func (at place) fits(c netfilter.Chain) bool {
+// fits reports whether the kernel calls a chain as it should call the slot's anchor.
+func (at slot) fits(c netfilter.Chain) bool {
 	const accept = 1 // NF_ACCEPT
 	return c.Type == at.kind && c.Hook == at.number && c.Priority == at.priority && c.Policy == accept
 }
@@ -50,35 +50,35 @@ type textChain struct {
 	rules []text
 }
 
-// chainsOf renders a list; the hook chain comes last.
-func (at place) chainsOf(f opt.Family, list rule.List) []textChain {
+// chainsOf renders a list; the anchor comes last.
+func (at slot) chainsOf(f opt.Family, list rule.List) []textChain {
 	var out []textChain
-	for _, c := range list.Named(at.prefix) {
+	for _, c := range list.Named(at.prefix, rule.SumDigits) {
 		t := textChain{name: c.Name}
 		for _, r := range c.Rules {
 			if r.Translated {
 				continue // the guard is asked after translation here
 			}
 			body := at.render(f, r)
-			t.rules = append(t.rules, text{body: body, comment: r.Why + " " + tag(body), target: r.Chain})
+			t.rules = append(t.rules, text{body: body, comment: r.Comment + " " + tag(body), target: r.Chain})
 		}
 		out = append(out, t)
 	}
 	entry := out[len(out)-1].name
-	return append(out, textChain{name: at.hook, rules: []text{{
+	return append(out, textChain{name: at.anchor, rules: []text{{
 		body: "jump " + entry, comment: list.Title(), target: entry,
 	}}})
 }
 
-// tag stands for a rule's text in its comment: the kernel's own form differs from version
-// to version, the comment comes back as it was.
+// tag stands for a rule's text in its comment: the kernel's form of a rule differs from version to
+// version, the comment comes back as it was written.
 func tag(body string) string {
 	sum := sha256.Sum256([]byte(body))
 	return "#" + hex.EncodeToString(sum[:4])
 }
 
 // render writes a rule for nft.
-func (at place) render(f opt.Family, r rule.Rule) string {
+func (at slot) render(f opt.Family, r rule.Rule) string {
 	ip := "ip"
 	if f == opt.V6 {
 		ip = "ip6"
@@ -108,7 +108,7 @@ func address(field string, n rule.Net) []string {
 	return []string{field, n.Prefix.String()}
 }
 
-func (at place) verdict(r rule.Rule) string {
+func (at slot) verdict(r rule.Rule) string {
 	switch r.Verdict {
 	case rule.Accept:
 		return "accept"

@@ -1,13 +1,15 @@
-// Package nftables makes one family's own nftables table hold given rule lists: it lists
-// the table over netlink, compares, and applies what differs as one transaction through
-// knftables. It knows nothing of why the rules are as they are.
+// Package nftables makes the daemon's nftables table of one family agree with given rule lists: it lists
+// the table over netlink, compares, and applies the difference as one transaction through knftables. It
+// must not know the reason for a rule.
 //
-// In the table "loden" of each family every place is a chain that the kernel calls; its one
-// rule jumps to a chain named after its content, and that rule's comment holds the scope.
+// In the table ("loden", or "loden-wg7" for the interface wg7) every place is a base chain, the anchor.
+// Its only rule jumps to a chain that is named after its rules, and the comment of that rule holds the
+// scope.
 package nftables
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,9 +17,6 @@ import (
 	"github.com/loden-net/loden/network/firewall/netfilter"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
-
-// Table is the name of our table, in each family.
-const Table = "loden"
 
 // FlannelTable returns the name of flannel's table of a family.
 func FlannelTable(f opt.Family) string {
@@ -27,14 +26,16 @@ func FlannelTable(f opt.Family) string {
 	return "flannel-ipv4"
 }
 
-// State is what our table holds in one family.
+// State is the content of the daemon's table in one family.
 type State struct {
+	Owner      rule.Owner
 	Family     opt.Family
 	Generation uint32 // of nf_tables, when it was read
 	Exists     bool
 	Flannel    bool // flannel's table is there
-	dormant    bool // somebody switched the table off
+	dormant    bool // another program switched the table off
 	chains     map[string]chain
+	others     map[string]opt.Option[rule.Scope] // tables of other Loden daemons, and their scopes
 }
 
 // chain is one chain with its rules.
@@ -43,44 +44,83 @@ type chain struct {
 	rules []netfilter.Rule
 }
 
-// Read lists our table. Without nf_tables in the kernel it is empty.
-func Read(c *netfilter.Conn, f opt.Family) (State, error) {
+// Read lists the daemon's table. Without nf_tables in the kernel it is empty.
+func Read(c *netfilter.Conn, o rule.Owner, f opt.Family) (State, error) {
 	var s State
 	generation, err := c.Consistent(func() (err error) {
-		s, err = read(c, f)
+		s, err = read(c, o, f)
 		return err
 	})
 	if errors.Is(err, netfilter.ErrAbsent) {
-		return State{Family: f}, nil
+		return State{Owner: o, Family: f}, nil
 	}
 	s.Generation = generation
 	return s, err
 }
 
-func read(c *netfilter.Conn, f opt.Family) (State, error) {
-	s := State{Family: f, chains: map[string]chain{}}
+func read(c *netfilter.Conn, o rule.Owner, f opt.Family) (State, error) {
+	s := State{Owner: o, Family: f, chains: map[string]chain{}, others: map[string]opt.Option[rule.Scope]{}}
 	tables, err := c.Tables(f)
 	if err != nil {
 		return s, err
 	}
 	_, s.Flannel = tables[FlannelTable(f)]
-	s.dormant, s.Exists = tables[Table], false
-	if _, ok := tables[Table]; !ok {
-		return s, nil
-	}
-	s.Exists = true
-	chains, err := c.Chains(f, func(table string) bool { return table == Table })
+	s.dormant, s.Exists = tables[o.Table()]
+	chains, err := c.Chains(f, daemonTable)
 	if err != nil {
 		return s, err
 	}
 	for _, ch := range chains {
-		rules, err := c.Rules(f, Table, ch.Name)
-		if err != nil {
-			return s, err
+		own := ch.Table == o.Table()
+		if !own && ch.Type == "" {
+			continue // the scope of another daemon is in its anchors
 		}
-		s.chains[ch.Name] = chain{Chain: ch, rules: rules}
+		rules, err := c.Rules(f, ch.Table, ch.Name)
+		switch {
+		case err != nil:
+			return s, err
+		case own:
+			s.chains[ch.Name] = chain{Chain: ch, rules: rules}
+		default:
+			s.others[ch.Table] = opt.Some(scopeAt(ch.Name, rules).Or(s.others[ch.Table].Or(rule.Scope{})))
+		}
 	}
 	return s, nil
+}
+
+// daemonTable reports whether a table has the name of a Loden daemon's table.
+func daemonTable(name string) bool {
+	return name == rule.Owner{}.Table() || strings.HasPrefix(name, rule.Owner{}.Table()+"-")
+}
+
+// scopeAt reads the scope from the rules of an anchor.
+func scopeAt(anchor string, rules []netfilter.Rule) opt.Option[rule.Scope] {
+	scope := opt.None[rule.Scope]()
+	for _, p := range rule.Places() {
+		if slotOf(p).anchor != anchor {
+			continue
+		}
+		for _, r := range rules {
+			if s := rule.ParseTitle(p, r.Comment); s.Present() {
+				scope = s
+			}
+		}
+	}
+	return scope
+}
+
+// Replaced returns the tables of other daemons with rules for the same network, sorted: of this daemon
+// under an earlier interface name, or of a version that gave every interface's rules the same names.
+// Daemons of other networks are left alone.
+func (s State) Replaced(network netip.Prefix) []string {
+	var names []string
+	for name, scope := range s.others {
+		if other, ok := scope.Get(); ok && other.Network.IsValid() && other.Network.Overlaps(network) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Fingerprint returns a text that differs when the state does, counters apart.
@@ -106,30 +146,25 @@ func (s State) names() []string {
 	return names
 }
 
-// Holding is what was found at one place.
+// Holding is the result of a comparison at one place.
 type Holding struct {
 	Scope  opt.Option[rule.Scope] // what the rules were made from, where it can be read
 	Ours   bool                   // anything of ours is there
-	InSync bool                   // it is exactly as wished, as far as comments tell
+	InSync bool                   // it is exactly as desired, as far as comments tell
 }
 
-// Compare says what is at a place, compared with a wish.
+// Compare says what the kernel holds at a place, beside the desired list.
 func (s State) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
-	at := placeOf(p)
-	hook, hooked := s.chains[at.hook]
-	h := Holding{Ours: hooked || len(s.stale(at, nil)) > 0}
-	for _, r := range hook.rules {
-		if scope := rule.ParseTitle(p, r.Comment); scope.Present() {
-			h.Scope = scope
-		}
-	}
+	at := slotOf(p)
+	anchor, hooked := s.chains[at.anchor]
+	h := Holding{Ours: hooked || len(s.stale(at, nil)) > 0, Scope: scopeAt(at.anchor, anchor.rules)}
 	list, ok := want.Get()
 	if !ok {
 		h.InSync = !h.Ours
 		return h
 	}
 	chains := at.chainsOf(s.Family, list)
-	h.InSync = !s.dormant && hooked && at.fits(hook.Chain) && len(s.stale(at, chains)) == 0
+	h.InSync = !s.dormant && hooked && at.fits(anchor.Chain) && len(s.stale(at, chains)) == 0
 	for _, c := range chains {
 		have, ok := s.chains[c.name]
 		h.InSync = h.InSync && ok && slices.EqualFunc(have.rules, c.rules, func(r netfilter.Rule, t text) bool {
@@ -139,11 +174,11 @@ func (s State) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
 	return h
 }
 
-// stale returns our content chains at a place that are not wished, sorted.
-func (s State) stale(at place, wished []textChain) []string {
+// stale returns the chains of a slot that are not desired, sorted.
+func (s State) stale(at slot, desired []textChain) []string {
 	var names []string
 	for _, name := range s.names() {
-		keep := slices.ContainsFunc(wished, func(c textChain) bool { return c.name == name })
+		keep := slices.ContainsFunc(desired, func(c textChain) bool { return c.name == name })
 		if !keep && strings.HasPrefix(name, at.prefix) {
 			names = append(names, name)
 		}
@@ -151,24 +186,27 @@ func (s State) stale(at place, wished []textChain) []string {
 	return names
 }
 
-// Refused returns what the guard has refused, in packets, arriving and leaving.
-func Refused(c *netfilter.Conn, f opt.Family) (in, out uint64, err error) {
-	counters, err := c.Counters(f, Table)
-	return counters[placeOf(rule.GuardIn).counter], counters[placeOf(rule.GuardOut).counter], err
+// Refused returns the packets that the guard has refused, arriving and leaving.
+func Refused(c *netfilter.Conn, o rule.Owner, f opt.Family) (in, out uint64, err error) {
+	tables, err := c.Tables(f)
+	if _, ok := tables[o.Table()]; err != nil || !ok {
+		return 0, 0, err
+	}
+	counters, err := c.Counters(f, o.Table())
+	return counters[slotOf(rule.GuardIn).counter], counters[slotOf(rule.GuardOut).counter], err
 }
 
-// Remove removes our table, and flannel's where we take over from it, with no tool but the
-// kernel.
-func Remove(c *netfilter.Conn, f opt.Family, takeOver bool) error {
+// Remove removes the daemon's table, and flannel's where Loden takes over from it. It starts no process.
+func Remove(c *netfilter.Conn, o rule.Owner, f opt.Family, takeOver bool) error {
 	const attempts = 5
 	for range attempts {
-		s, err := Read(c, f)
+		s, err := Read(c, o, f)
 		if err != nil {
 			return err
 		}
 		var b netfilter.Batch
 		if s.Exists {
-			b.DeleteTable(f, Table)
+			b.DeleteTable(f, o.Table())
 		}
 		if s.Flannel && takeOver {
 			b.DeleteTable(f, FlannelTable(f))
@@ -176,14 +214,14 @@ func Remove(c *netfilter.Conn, f opt.Family, takeOver bool) error {
 		if b.Len() == 0 {
 			return nil
 		}
-		if err := c.Commit(&b, s.Generation); !errors.Is(err, netfilter.ErrChanged) {
+		if err := b.Commit(s.Generation); !errors.Is(err, netfilter.ErrChanged) {
 			return err
 		}
 	}
 	return netfilter.ErrChanged
 }
 
-// Concerns reports whether a change of a table may concern us.
-func Concerns(table string) bool {
-	return table == Table || table == FlannelTable(opt.V4) || table == FlannelTable(opt.V6)
+// Concerns reports whether a change of a table may concern a daemon.
+func Concerns(o rule.Owner, table string) bool {
+	return table == o.Table() || table == FlannelTable(opt.V4) || table == FlannelTable(opt.V6)
 }

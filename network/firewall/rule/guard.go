@@ -50,28 +50,28 @@ func (g Guarding) arriving() []Chain {
 	const outside = "outside"
 	network, subnet := g.Scope.Network, g.Scope.Subnet
 	rules := []Rule{
-		{InIface: g.Tunnel, Why: "loden: through the tunnel"},
-		{InIface: "lo", Why: "loden: the node to itself"},
+		{InIface: g.Tunnel, Comment: "loden: through the tunnel"},
+		{InIface: "lo", Comment: "loden: the node to itself"},
 	}
 	for p := range g.except() {
-		rules = append(rules, Rule{Src: In(p), Verdict: Goto, Chain: outside, Why: "loden: from the underlay"})
+		rules = append(rules, Rule{Src: In(p), Verdict: Goto, Chain: outside, Comment: "loden: from the underlay"})
 	}
 	for name := range g.Uplinks.All() {
-		rules = append(rules, Rule{InIface: name, Src: In(subnet), Verdict: g.refuse(), Why: "loden refused: own pod from an uplink"})
+		rules = append(rules, Rule{InIface: name, Src: In(subnet), Verdict: g.refuse(), Comment: "loden refused: own pod from an uplink"})
 	}
-	rules = append(rules, Rule{Src: In(subnet), Why: "loden: own pod"})
+	rules = append(rules, Rule{Src: In(subnet), Comment: "loden: own pod"})
 	if g.Routed {
 		for p := range g.except() {
-			rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: pod to underlay"})
+			rules = append(rules, Rule{Src: In(network), Dst: In(p), Comment: "loden: pod to underlay"})
 		}
-		rules = append(rules, Rule{Src: In(network), Dst: In(network), Verdict: g.refuse(), Why: "loden refused: pod to pod in clear"})
-		rules = append(rules, Rule{Src: In(network), Why: "loden: pod to outside"})
+		rules = append(rules, Rule{Src: In(network), Dst: In(network), Verdict: g.refuse(), Comment: "loden refused: pod to pod in clear"})
+		rules = append(rules, Rule{Src: In(network), Comment: "loden: pod to outside"})
 	} else {
 		for p := range g.exclude() {
-			rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: excluded destination"})
+			rules = append(rules, Rule{Src: In(network), Dst: In(p), Comment: "loden: excluded destination"})
 		}
-		rules = append(rules, Rule{Src: In(network), Verdict: g.refuse(), Why: "loden refused: pod of another node in clear"})
-		rules = append(rules, Rule{Verdict: Goto, Chain: outside, Why: "loden: from outside"})
+		rules = append(rules, Rule{Src: In(network), Verdict: g.refuse(), Comment: "loden refused: pod of another node in clear"})
+		rules = append(rules, Rule{Verdict: Goto, Chain: outside, Comment: "loden: from outside"})
 	}
 	return []Chain{{Rules: rules}, {Name: outside, Rules: g.fromOutside()}}
 }
@@ -80,20 +80,20 @@ func (g Guarding) arriving() []Chain {
 // outside has reason to know their addresses.
 func (g Guarding) fromOutside() []Rule {
 	if g.Routed {
-		return []Rule{{Why: "loden: pods are reached by their own addresses"}}
+		return []Rule{{Comment: "loden: pods are reached by their own addresses"}}
 	}
 	var rules []Rule
 	for p := range g.except() {
-		rules = append(rules, Rule{Dst: In(p), Why: "loden: to the underlay"})
+		rules = append(rules, Rule{Dst: In(p), Comment: "loden: to the underlay"})
 	}
-	rules = append(rules, Rule{Dst: NotIn(g.Scope.Network), Why: "loden: not to a pod"})
+	rules = append(rules, Rule{Dst: NotIn(g.Scope.Network), Comment: "loden: not to a pod"})
 	for p := range g.exclude() {
-		rules = append(rules, Rule{Src: In(p), Why: "loden: answer of an excluded destination"})
+		rules = append(rules, Rule{Src: In(p), Comment: "loden: answer of an excluded destination"})
 	}
 	if g.Scope.Family() == opt.V6 {
-		rules = append(rules, g.onPodLinks(Rule{Src: In(linkLocal()), Why: "loden: neighbour on a pod link"})...)
+		rules = append(rules, g.onPodLinks(Rule{Src: In(linkLocal()), Comment: "loden: neighbour on a pod link"})...)
 	}
-	return append(rules, Rule{Verdict: g.refuse(), Why: "loden refused: outside to pod in clear"})
+	return append(rules, Rule{Verdict: g.refuse(), Comment: "loden refused: outside to pod in clear"})
 }
 
 // leaving refuses packets with overlay addresses that go elsewhere than into the tunnel
@@ -103,19 +103,19 @@ func (g Guarding) leaving() []Chain {
 	const outside = "outside"
 	network, subnet := g.Scope.Network, g.Scope.Subnet
 	rules := []Rule{
-		{OutIface: g.Tunnel, Why: "loden: through the tunnel"},
-		{OutIface: "lo", Why: "loden: the node to itself"},
+		{OutIface: g.Tunnel, Comment: "loden: through the tunnel"},
+		{OutIface: "lo", Comment: "loden: the node to itself"},
 	}
 	for p := range g.except() {
-		rules = append(rules, Rule{Dst: In(p), Verdict: Goto, Chain: outside, Why: "loden: to the underlay"})
+		rules = append(rules, Rule{Dst: In(p), Verdict: Goto, Chain: outside, Comment: "loden: to the underlay"})
 	}
 	for name := range g.Uplinks.All() {
-		rules = append(rules, Rule{OutIface: name, Dst: In(subnet), Verdict: g.refuse(), Why: "loden refused: own pod by an uplink"})
+		rules = append(rules, Rule{OutIface: name, Dst: In(subnet), Verdict: g.refuse(), Comment: "loden refused: own pod by an uplink"})
 	}
 	rules = append(rules,
-		Rule{Dst: In(subnet), Why: "loden: own pod"},
-		Rule{Dst: In(network), Verdict: g.refuse(), Why: "loden refused: pod of another node in clear"},
-		Rule{Verdict: Goto, Chain: outside, Why: "loden: to outside"},
+		Rule{Dst: In(subnet), Comment: "loden: own pod"},
+		Rule{Dst: In(network), Verdict: g.refuse(), Comment: "loden refused: pod of another node in clear"},
+		Rule{Verdict: Goto, Chain: outside, Comment: "loden: to outside"},
 	)
 	return []Chain{{Rules: rules}, {Name: outside, Rules: g.toOutside()}}
 }
@@ -125,22 +125,22 @@ func (g Guarding) leaving() []Chain {
 // translated; they are what leaks from a node whose rules look right.
 func (g Guarding) toOutside() []Rule {
 	if g.Routed {
-		return []Rule{{Why: "loden: pods speak by their own addresses"}}
+		return []Rule{{Comment: "loden: pods speak by their own addresses"}}
 	}
 	var rules []Rule
 	for p := range g.except() {
-		rules = append(rules, Rule{Src: In(p), Why: "loden: from the underlay"})
+		rules = append(rules, Rule{Src: In(p), Comment: "loden: from the underlay"})
 	}
-	rules = append(rules, Rule{Src: NotIn(g.Scope.Network), Why: "loden: not from a pod"})
+	rules = append(rules, Rule{Src: NotIn(g.Scope.Network), Comment: "loden: not from a pod"})
 	for p := range g.exclude() {
-		rules = append(rules, Rule{Dst: In(p), Why: "loden: excluded destination"})
+		rules = append(rules, Rule{Dst: In(p), Comment: "loden: excluded destination"})
 	}
 	for _, p := range linkScope(g.Scope.Family()) {
-		rules = append(rules, g.onPodLinks(Rule{Dst: In(p), Why: "loden: neighbour on a pod link"})...)
+		rules = append(rules, g.onPodLinks(Rule{Dst: In(p), Comment: "loden: neighbour on a pod link"})...)
 	}
 	return append(rules,
-		Rule{Translated: true, Why: "loden: its source is translated"},
-		Rule{Verdict: g.refuse(), Why: "loden refused: pod address to outside in clear"},
+		Rule{Translated: true, Comment: "loden: its source is translated"},
+		Rule{Verdict: g.refuse(), Comment: "loden refused: pod address to outside in clear"},
 	)
 }
 
@@ -150,7 +150,7 @@ func (g Guarding) onPodLinks(r Rule) []Rule {
 	var rules []Rule
 	for name := range g.Uplinks.All() {
 		u := r
-		u.Verdict, u.Why = g.refuse(), "loden refused: pod address on an uplink"
+		u.Verdict, u.Comment = g.refuse(), "loden refused: pod address on an uplink"
 		if r.Src != (Net{}) {
 			u.InIface = name
 		} else {

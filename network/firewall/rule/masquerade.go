@@ -38,26 +38,26 @@ func Postroute(m Masquerading) List {
 	var rules []Rule
 	if m.Mark != (Mark{}) {
 		// kube-proxy masquerades these itself; twice would hide the node's own choice.
-		rules = append(rules, Rule{Mark: m.Mark, Why: "loden: masqueraded by kube-proxy"})
+		rules = append(rules, Rule{Mark: m.Mark, Comment: "loden: masqueraded by kube-proxy"})
 	}
 	rules = append(rules,
 		// The overlay is what makes pod addresses meaningful: they stay inside it.
-		Rule{Src: In(subnet), Dst: In(network), Why: "loden: own pod to overlay"},
-		Rule{Src: In(network), Dst: In(subnet), Why: "loden: overlay to own pod"},
+		Rule{Src: In(subnet), Dst: In(network), Comment: "loden: own pod to overlay"},
+		Rule{Src: In(network), Dst: In(subnet), Comment: "loden: overlay to own pod"},
 		// What reaches the owner of a pod directly is answered directly, so the pod may
 		// see who asks.
-		Rule{Src: NotIn(network), Dst: In(subnet), Why: "loden: outside to own pod"},
+		Rule{Src: NotIn(network), Dst: In(subnet), Comment: "loden: outside to own pod"},
 	)
 	for p := range m.Exclude.Of(m.Scope.Family()) {
-		rules = append(rules, Rule{Src: In(network), Dst: In(p), Why: "loden: excluded destination"})
+		rules = append(rules, Rule{Src: In(network), Dst: In(p), Comment: "loden: excluded destination"})
 	}
 	rules = append(rules,
 		// Nobody outside has a route back to a pod.
-		Rule{Src: In(network), Dst: NotIn(Multicast(m.Scope.Family())), Verdict: masquerade, Why: "loden: overlay to outside"},
+		Rule{Src: In(network), Dst: NotIn(Multicast(m.Scope.Family())), Verdict: masquerade, Comment: "loden: overlay to outside"},
 		// A packet of the node's own, sent into the overlay from an uplink address (after
 		// a REDIRECT, or by a program bound to it), needs a source the far node answers
 		// through the tunnel (flannel issues 318, 327).
-		Rule{Src: NotIn(network), Dst: In(network), Verdict: masquerade, Why: "loden: node to overlay"},
+		Rule{Src: NotIn(network), Dst: In(network), Verdict: masquerade, Comment: "loden: node to overlay"},
 	)
 	return List{Place: Postrouting, Scope: m.Scope, Chains: []Chain{{Rules: rules}}}
 }
@@ -66,8 +66,8 @@ func Postroute(m Masquerading) List {
 // policy is DROP, as docker sets it.
 func ForwardAccept(s Scope) List {
 	return List{Place: Forward, Scope: s, Chains: []Chain{{Rules: []Rule{
-		{Src: In(s.Network), Verdict: Accept, Why: "loden: from the overlay"},
-		{Dst: In(s.Network), Verdict: Accept, Why: "loden: to the overlay"},
+		{Src: In(s.Network), Verdict: Accept, Comment: "loden: from the overlay"},
+		{Dst: In(s.Network), Verdict: Accept, Comment: "loden: to the overlay"},
 	}}}}
 }
 

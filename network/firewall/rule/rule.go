@@ -95,7 +95,7 @@ type Rule struct {
 
 	Verdict Verdict
 	Chain   string // for Goto: Name of a chain of the same list
-	Why     string // for a reader of the kernel's own listing
+	Comment string // for a reader of the kernel's own listing
 }
 
 // Chain is an ordered list of rules. Name is empty for the entry of a list.

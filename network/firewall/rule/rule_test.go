@@ -218,7 +218,7 @@ func TestNamesDifferWhenRulesDo(t *testing.T) {
 			if (la.Sum() == lb.Sum()) != equal {
 				t.Fatalf("%+v and %+v: sums %s and %s", a, b, la.Sum(), lb.Sum())
 			}
-			for _, c := range la.Named("LODEN-OUT-") {
+			for _, c := range la.Named("LODEN-OUT-", rule.SumDigits) {
 				if len(c.Name) > 28 { // XT_EXTENSION_MAXNAMELEN less its end
 					t.Fatalf("%s is too long for iptables", c.Name)
 				}
