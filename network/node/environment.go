@@ -43,7 +43,7 @@ func realEnvironment() environment {
 			return backend.Open(backend.Options{Name: s.Interface, Engine: s.Engine, RunDir: s.RunDir, Log: s.Log})
 		},
 		firewall: func(ctx context.Context, s Settings, preferNFTables bool) (*firewall.Firewall, error) {
-			return firewall.Open(ctx, firewall.Options{Backend: s.Firewall, PreferNFTables: preferNFTables, Log: s.Log})
+			return firewall.Open(ctx, firewall.Options{Backend: s.Firewall, PreferNFTables: preferNFTables, Interface: s.Interface, Log: s.Log})
 		},
 		kernel: func(s Settings) kernel { return machine{network.NewObserver(s.Interface, s.Uplinks)} },
 	}
