@@ -15,17 +15,39 @@ import (
 // Peer is another node as WireGuard sees it.
 type Peer struct {
 	Key       wgtypes.Key
-	Endpoint  netip.AddrPort         // where it was published to listen; a fresher learned one is kept
+	Endpoint  netip.AddrPort         // address and port that the node publishes; invalid: none
 	Subnets   opt.Dual[netip.Prefix] // its allowed IPs
-	Keepalive time.Duration          // 0 sends none
+	Keepalive time.Duration          // 0: no persistent keepalive
 }
 
-// Config is everything the interface should be. Private key aside it is what `loden plan`
-// prints. Peers are sorted by key.
+// Config is the desired state of the interface. Except for the private key, `loden plan`
+// prints all of it. Peers are sorted by key.
 type Config struct {
 	Port         uint16               // UDP, both families
 	MTU          int                  // of the interface, bytes
 	Addresses    opt.Dual[netip.Addr] // the node's own overlay addresses, /32 and /128
 	PresharedKey opt.Option[config.PresharedKey]
 	Peers        []Peer
+	Removals     Removals
 }
+
+// Removals say how far a Config may take something away from a live device. A Config that was
+// computed from the copy of the leases on disk may be older than the device: the peers that
+// it does not name may be nodes that have joined since. The zero value is for a Config from
+// the store.
+type Removals uint8
+
+const (
+	// RemoveUnwanted removes and changes all that differs from the Config.
+	RemoveUnwanted Removals = iota
+	// RemoveSilent leaves every peer as it is that has completed a handshake within
+	// SessionLife: for the time after the wait for a store that did not answer.
+	RemoveSilent
+	// RemoveNone leaves every existing peer, prefix, address and the port as they are, and
+	// adds only: for the time until the store has answered.
+	RemoveNone
+)
+
+// SessionLife is WireGuard's Reject-After-Time: the age at which a session ends. A session in
+// use is renewed earlier, so a peer whose last handshake is older is not in use or away.
+const SessionLife = 180 * time.Second

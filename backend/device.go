@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -115,50 +116,13 @@ func (d *Device) observe(ctx context.Context) (s state, err error) {
 		wg, err := d.host.tunnels.device(ctx, d.name)
 		answers <- answer{wg, err}
 	}()
-	a, ok := d.await(ctx, answers)
+	a, ok := await(ctx, answers, d.host.engines.progress)
 	if !ok || errors.Is(a.err, errNoAnswer) { // without answers it is of no use, even when it makes progress
 		s.hung = true
 		return s, nil
 	}
 	s.wg = a.wg
 	return s, a.err
-}
-
-// answer is the end of a request to an engine.
-type answer struct {
-	wg  opt.Option[live]
-	err error
-}
-
-// An engine hangs when it has given no answer and used no CPU time in five looks, a second
-// apart. Looks are counted instead of time, because a machine that was suspended, or is too
-// busy for this process as well, makes the time pass without a chance for the engine.
-const (
-	hungAfter = 5
-	lookEvery = time.Second
-)
-
-// await waits for the answer of the engine; false when the engine hangs.
-func (d *Device) await(ctx context.Context, answers <-chan answer) (answer, bool) {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	last, idle := time.Duration(-1), 0
-	for {
-		select {
-		case a := <-answers:
-			return a, true
-		case <-ticker.C:
-			used := d.host.engines.progress(ctx)
-			idle++
-			if used != last && last >= 0 {
-				idle = 0
-			}
-			last = used
-			if idle >= hungAfter {
-				return answer{}, false
-			}
-		}
-	}
 }
 
 // observeHost lists the link and the engine, which takes no answer of an engine.
@@ -196,7 +160,11 @@ func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Co
 	for _, e := range linkEdits(link, c) {
 		changes = append(changes, d.linkChange(e, c))
 	}
-	changes = append(changes, d.wgChanges(wg, key, c)...)
+	peers, err := d.wgChanges(wg, key, c)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, peers...)
 	if !link.up { // last, so that the interface appears whole
 		changes = append(changes, d.linkChange(linkEdit{verb: setUp}, c))
 	}
@@ -317,28 +285,41 @@ func (d *Device) linkChange(e linkEdit, want Config) diff.Change {
 }
 
 // wgChanges compares key, port and peers.
-func (d *Device) wgChanges(have live, key PrivateKey, want Config) []diff.Change {
+func (d *Device) wgChanges(have live, key PrivateKey, want Config) ([]diff.Change, error) {
 	var changes []diff.Change
+	if want.Removals == RemoveNone && have.port != 0 {
+		want.Port = have.port
+	}
 	if !have.key.Equal(key) || have.port != want.Port {
 		changes = append(changes, d.change("set", "key and port "+strconv.Itoa(int(want.Port))+" of "+d.name,
 			func(ctx context.Context) error { return d.setIdentity(ctx, have, key, want.Port) }))
 	}
-	spare, err := NewKey()
-	edits := peerEdits(have.peers, want, time.Now(), spare.Public())
-	if len(edits) == 0 {
-		return changes
+	published, err := d.host.record.load()
+	if err != nil {
+		return nil, err
 	}
-	verb, object := describe(edits)
-	return append(changes, d.change(verb, object, func(ctx context.Context) error {
-		if err != nil {
+	spare, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	c := comparison{live: have.peers, want: want, published: published, now: time.Now(), spare: spare.Public()}
+	edits, publications := c.edits(), c.publications()
+	remember := !maps.Equal(published, publications)
+	switch {
+	case len(edits) > 0:
+		verb, object := describe(edits)
+		changes = append(changes, d.change(verb, object, func(ctx context.Context) error {
+			err := d.host.tunnels.configure(ctx, d.name, configOf(edits))
+			if err == nil && remember {
+				err = d.host.record.save(publications)
+			}
 			return err
-		}
-		var c wgtypes.Config
-		for _, e := range edits {
-			c.Peers = append(c.Peers, peerConfig(e))
-		}
-		return d.host.tunnels.configure(ctx, d.name, c)
-	}))
+		}))
+	case remember:
+		changes = append(changes, d.change("record", "published endpoints of "+d.name,
+			func(context.Context) error { return d.host.record.save(publications) }))
+	}
+	return changes, nil
 }
 
 // setIdentity sets key and port, each only when it differs: wireguard-go opens its sockets

@@ -32,6 +32,7 @@ type Fake struct {
 	busy   bool          // the engine uses CPU time although it gives no answer
 	used   time.Duration // CPU time of the engine
 	wg     *fakeTunnel   // nil while neither kernel nor engine has a WireGuard device
+	record endpoints
 	calls  []string
 }
 
@@ -52,7 +53,7 @@ func (f *Fake) Device(o Options) (*Device, error) {
 	kernel := f.kernel
 	f.mu.Unlock()
 	free := func(context.Context, uint16) error { return nil }
-	return newDevice(o, host{links: fakeLinks{f}, tunnels: fakeTunnels{f}, engines: fakeEngines{f}, portFree: free}, kernel)
+	return newDevice(o, host{links: fakeLinks{f}, tunnels: fakeTunnels{f}, engines: fakeEngines{f}, portFree: free, record: fakeRecord{f}}, kernel)
 }
 
 // Crash ends the engine as SIGKILL does: its TUN device stays, its sessions are lost.
@@ -219,7 +220,23 @@ func (f fakeEngines) clear(context.Context) error {
 	defer f.mu.Unlock()
 	f.did("clear engine")
 	f.end()
-	f.files = false
+	f.files, f.record = false, nil
+	return nil
+}
+
+// fakeRecord is the memory of a Fake.
+type fakeRecord struct{ *Fake }
+
+func (f fakeRecord) load() (endpoints, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.record), nil
+}
+
+func (f fakeRecord) save(all endpoints) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.record = maps.Clone(all)
 	return nil
 }
 

@@ -52,6 +52,7 @@ func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
 func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
 	for _, kind := range []string{"loden", "wireguard-go"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel() // it waits most of the time
 			a := newNode(t, 1)
 			a.start(kind)
 			a.apply(opt.Some(a.config()))

@@ -184,10 +184,11 @@ func TestEngineThatStandsByTakesThePlaceBack(t *testing.T) {
 	}
 }
 
-// holdLock holds an engine's lock for the time of the test, and names pid in it.
-func holdLock(t *testing.T, path string, pid int) {
+// lockBy starts a process that holds the engine's lock, and writes another process's number
+// into the file, as an engine in a PID namespace of its own does.
+func lockBy(t *testing.T, path string, number int) (ended <-chan error) {
 	t.Helper()
-	text := fmt.Sprintf(`{"interface":"loden0","pid":%d,"engine":"loden"}`, pid)
+	text := fmt.Sprintf(`{"interface":"loden0","pid":%d,"engine":"loden"}`, number)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -195,32 +196,46 @@ func holdLock(t *testing.T, path string, pid int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.Close() })
+	defer f.Close() // the process has its own descriptor of the same description
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Len: 2}); err != nil {
 		t.Fatal(err)
 	}
+	return sleeper(t, f).ended
 }
 
-// TestNumberInTheLockFileIsNobodysDeath gives the lock to a process that names another's
-// number, as an engine in a PID namespace of its own does.
-func TestNumberInTheLockFileIsNobodysDeath(t *testing.T) {
-	a := newNode(t, 1)
-	bystander := exec.Command("sleep", "1000")
-	if err := bystander.Start(); err != nil {
+// sleeping is a process that does no work, and the channel that tells of its end.
+type sleeping struct {
+	*os.Process
+	ended chan error
+}
+
+func sleeper(t *testing.T, files ...*os.File) sleeping {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	cmd.ExtraFiles = files
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- bystander.Wait() }()
-	defer func() { _ = bystander.Process.Kill() }()
-	holdLock(t, engine.LockPath(a.Path(runDir), iface), bystander.Process.Pid)
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	s := sleeping{cmd.Process, make(chan error, 1)}
+	go func() { s.ended <- cmd.Wait() }()
+	return s
+}
+
+func TestHolderOfTheLockIsEndedAndNeverTheNumberInItsFile(t *testing.T) {
+	a := newNode(t, 1)
+	bystander := sleeper(t)
+	holder := lockBy(t, engine.LockPath(a.Path(runDir), iface), bystander.Pid)
 	a.start("wireguard-go")
-	got := a.ask(request{Op: "apply", Want: opt.Some(a.config())})
-	if !strings.Contains(got.Error, "end it where it was started") {
-		t.Errorf("applied: %q %q", got.Changes, got.Error)
+	a.apply(opt.Some(a.config()))
+	select {
+	case <-holder:
+	case <-time.After(time.Minute):
+		t.Error("the silent holder of the lock was not ended")
 	}
 	select {
-	case err := <-ended:
-		t.Errorf("somebody else's process was ended: %v", err)
+	case err := <-bystander.ended:
+		t.Errorf("the process whose number the file names was ended: %v", err)
 	default:
 	}
 }

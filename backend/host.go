@@ -19,6 +19,7 @@ type host struct {
 	engines engines
 	// portFree returns ErrPortTaken when a program has the UDP port, in either family.
 	portFree func(ctx context.Context, port uint16) error
+	record   record
 }
 
 // links are the network interfaces of the host.
@@ -74,7 +75,8 @@ func openHost(o Options) (host, error) {
 		l.close()
 		return host{}, err
 	}
-	return host{links: l, tunnels: wg, engines: newEngineProcess(o), portFree: portFree}, nil
+	return host{links: l, tunnels: wg, engines: newEngineProcess(o), portFree: portFree,
+		record: endpointFile{endpointPath(o.RunDir, o.Name)}}, nil
 }
 
 // answerWithin is how long WireGuard may take for an answer: an idle userspace engine needs

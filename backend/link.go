@@ -75,6 +75,9 @@ func linkEdits(have link, want Config) []linkEdit {
 	for _, a := range add {
 		edits = append(edits, linkEdit{verb: addAddress, address: a})
 	}
+	if want.Removals == RemoveNone {
+		del = nil
+	}
 	for _, a := range del {
 		edits = append(edits, linkEdit{verb: deleteAddress, address: a})
 	}

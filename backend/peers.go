@@ -14,112 +14,190 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// livePeer is a peer as the device has it now.
+// livePeer is a peer as the device lists it.
 type livePeer struct {
 	key       wgtypes.Key
-	endpoint  netip.AddrPort // last learned or configured; invalid when there is none
+	endpoint  netip.AddrPort // last learned or configured; invalid without an endpoint
 	prefixes  []netip.Prefix // allowed IPs
 	psk       config.PresharedKey
 	keepalive time.Duration
-	handshake time.Time // of the last one; zero when there was none
+	handshake time.Time // of the last handshake; zero before the first
 	rx, tx    int64     // bytes
 }
 
-// edit is one entry of a configuration call: only what differs.
+// fresh reports whether the peer completed a handshake lately. A handshake in the future,
+// after the clock was set back, proves no such thing.
+func (p livePeer) fresh(now time.Time) bool {
+	age := now.Sub(p.handshake)
+	return !p.handshake.IsZero() && age >= 0 && age < SessionLife
+}
+
+// edit is an entry of a configuration call: a peer, and the settings of it that differ.
 type edit struct {
 	key       wgtypes.Key
 	verb      editVerb
 	endpoint  opt.Option[netip.AddrPort]
 	psk       opt.Option[config.PresharedKey]
 	keepalive opt.Option[time.Duration]
-	gain      []netip.Prefix // WireGuard takes each from whoever holds it, in one step
+	gain      []netip.Prefix // WireGuard takes each from its holder, in the same step
+}
+
+// differs reports whether the edit says anything to the device.
+func (e edit) differs() bool {
+	return e.verb != change || e.endpoint.Present() || e.psk.Present() || e.keepalive.Present() || len(e.gain) > 0
 }
 
 type editVerb uint8
 
 const (
-	change  editVerb = iota // a peer that is there
-	add                     // a peer that is not
-	remove                  // a peer that nobody wants
-	service                 // the spare peer: of no interest to a reader
+	change  editVerb = iota // an existing peer
+	add                     // a new peer
+	remove                  // a peer that is not desired
+	service                 // the spare peer, which is of no interest to a reader
 )
 
-// handshakeFresh is how long an endpoint that a peer was heard from is believed against
-// the one it published: WireGuard's Reject-After-Time. A live session is renewed before.
-const handshakeFresh = 180 * time.Second
+// comparison is the decision about the peers of a device: live is compared with want.
+type comparison struct {
+	live      []livePeer
+	want      Config
+	published endpoints // by the last configuration
+	now       time.Time
+	spare     wgtypes.Key // a public key that belongs to no node
+}
 
-// peerEdits returns what to tell the device, in an order in which no packet between two
-// peers that stay is lost. A prefix that moves is given to its new holder and never taken
-// from the old one. A prefix that nobody wants any more is given to the peer spare, a key
-// of nobody's, which is made and removed for that: WireGuard can only take a single prefix
-// away from a peer by replacing all that the peer has, which would interrupt the others.
-func peerEdits(have []livePeer, want Config, now time.Time, spare wgtypes.Key) []edit {
-	live := make(map[wgtypes.Key]livePeer, len(have))
-	for _, p := range have {
+// kept reports whether the device's peer must stay as it is, except for prefixes that it gains.
+func (c comparison) kept(p livePeer) bool {
+	switch c.want.Removals {
+	case RemoveNone:
+		return true
+	case RemoveSilent:
+		return p.fresh(c.now)
+	case RemoveUnwanted:
+	}
+	return false
+}
+
+// edits returns the entries of the configuration call, in an order in which no packet between
+// two peers that stay is lost. A prefix that moves is given to its new holder and never taken
+// from the old holder. A prefix that is not desired any more is given to the spare peer, which
+// is made and removed for that: WireGuard can only take a single prefix away from a peer by
+// replacing all its prefixes, which would interrupt the traffic to the rest of them.
+func (c comparison) edits() []edit {
+	live := make(map[wgtypes.Key]livePeer, len(c.live))
+	held := map[netip.Prefix]bool{} // by peers that are kept
+	for _, p := range c.live {
 		live[p.key] = p
+		if c.kept(p) {
+			for _, prefix := range p.prefixes {
+				held[prefix] = true
+			}
+		}
 	}
 	var edits []edit
-	wanted := make(map[wgtypes.Key]bool, len(want.Peers))
-	claimed := make(map[netip.Prefix]bool, 2*len(want.Peers))
-	for _, p := range want.Peers {
+	wanted := make(map[wgtypes.Key]bool, len(c.want.Peers))
+	claimed := make(map[netip.Prefix]bool, 2*len(c.want.Peers))
+	for _, p := range c.want.Peers {
 		wanted[p.Key] = true
 		for _, prefix := range p.Subnets.All() {
 			claimed[prefix] = true
 		}
 		old, exists := live[p.Key]
-		if e, differs := peerEdit(old, exists, p, want.PresharedKey, now); differs {
+		e := c.edit(old, exists, p)
+		e.gain = slices.DeleteFunc(e.gain, func(x netip.Prefix) bool { return held[x] })
+		if e.differs() {
 			edits = append(edits, e)
 		}
 	}
 	var stale []netip.Prefix
 	var gone []edit
-	for _, p := range have {
-		if !wanted[p.key] {
+	for _, p := range c.live {
+		switch {
+		case c.kept(p):
+		case !wanted[p.key]:
 			gone = append(gone, edit{key: p.key, verb: remove})
-			continue
+		default:
+			stale = append(stale, slices.DeleteFunc(slices.Clone(p.prefixes), func(x netip.Prefix) bool { return claimed[x] })...)
 		}
-		stale = append(stale, slices.DeleteFunc(slices.Clone(p.prefixes), func(x netip.Prefix) bool { return claimed[x] })...)
 	}
 	if len(stale) > 0 {
-		edits = append(edits, edit{key: spare, verb: service, gain: stale})
-		gone = append(gone, edit{key: spare, verb: service})
+		edits = append(edits, edit{key: c.spare, verb: service, gain: stale})
+		gone = append(gone, edit{key: c.spare, verb: service})
 	}
 	slices.SortStableFunc(gone, func(a, b edit) int { return slices.Compare(a.key[:], b.key[:]) })
 	return append(edits, gone...)
 }
 
-// peerEdit compares one wanted peer with the live one.
-func peerEdit(old livePeer, exists bool, want Peer, psk opt.Option[config.PresharedKey], now time.Time) (e edit, differs bool) {
-	e = edit{key: want.Key, verb: change}
+// edit compares a desired peer with the device's.
+func (c comparison) edit(old livePeer, exists bool, want Peer) edit {
+	e := edit{key: want.Key, verb: change}
 	if !exists {
 		e.verb = add
-	}
-	if want.Endpoint.IsValid() && old.endpoint != want.Endpoint && !fresh(old, now) {
-		e.endpoint = opt.Some(want.Endpoint)
-	}
-	if k := psk.Or(config.PresharedKey{}); k != old.psk {
-		e.psk = opt.Some(k)
-	}
-	if k := wholeSeconds(want.Keepalive); k != old.keepalive {
-		e.keepalive = opt.Some(k)
 	}
 	for _, prefix := range want.Subnets.All() {
 		if !slices.Contains(old.prefixes, prefix) {
 			e.gain = append(e.gain, prefix)
 		}
 	}
-	differs = !exists || e.endpoint.Present() || e.psk.Present() || e.keepalive.Present() || len(e.gain) > 0
-	return e, differs
+	if c.moves(old, want) {
+		e.endpoint = opt.Some(want.Endpoint)
+	}
+	if exists && c.kept(old) {
+		return e
+	}
+	if k := c.want.PresharedKey.Or(config.PresharedKey{}); k != old.psk {
+		e.psk = opt.Some(k)
+	}
+	if k := wholeSeconds(want.Keepalive); k != old.keepalive {
+		e.keepalive = opt.Some(k)
+	}
+	return e
 }
 
-// fresh reports whether the peer was heard from lately. A handshake in the future, after
-// the clock was set back, proves nothing.
-func fresh(p livePeer, now time.Time) bool {
-	age := now.Sub(p.handshake)
-	return !p.handshake.IsZero() && age >= 0 && age < handshakeFresh
+// moves reports whether the published endpoint of a peer is to be set. An endpoint that the
+// device learned from the peer's authenticated packets is better than the publication for as
+// long as the peer is heard, except after a new publication: the node knows its own address.
+//
+//	endpoint of the device    last handshake    publication            result
+//	none                      any               any                    set
+//	the published             any               any                    no edit
+//	another                   older             any                    set
+//	another                   fresh             as last applied        keep the learned endpoint
+//	another                   fresh             not known to be new    keep the learned endpoint
+//	another                   fresh             new                    set
+func (c comparison) moves(old livePeer, want Peer) bool {
+	if !want.Endpoint.IsValid() || old.endpoint == want.Endpoint {
+		return false
+	}
+	if !old.endpoint.IsValid() {
+		return true
+	}
+	if c.kept(old) {
+		return false
+	}
+	last, known := c.published[want.Key]
+	return !old.fresh(c.now) || known && last != want.Endpoint
 }
 
-// wholeSeconds rounds up to what WireGuard can hold, so that a wish can be met exactly.
+// publications returns the endpoints to be remembered when the edits have been made.
+func (c comparison) publications() endpoints {
+	live := make(map[wgtypes.Key]livePeer, len(c.live))
+	out := endpoints{}
+	for _, p := range c.live {
+		live[p.key] = p
+		if at, ok := c.published[p.key]; ok && c.kept(p) {
+			out[p.key] = at
+		}
+	}
+	for _, p := range c.want.Peers {
+		if old, exists := live[p.Key]; p.Endpoint.IsValid() && (!exists || !c.kept(old)) {
+			out[p.Key] = p.Endpoint
+		}
+	}
+	return out
+}
+
+// wholeSeconds rounds up to the intervals that WireGuard can hold, so that a second look finds
+// no difference.
 func wholeSeconds(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
@@ -127,7 +205,7 @@ func wholeSeconds(d time.Duration) time.Duration {
 	return min(d+time.Second-1, 65535*time.Second).Truncate(time.Second)
 }
 
-// describe says in a few words what the edits do: the verb and object of a diff.Change.
+// describe returns the verb and the object of a diff.Change for the edits.
 func describe(edits []edit) (verb, object string) {
 	shown := slices.DeleteFunc(slices.Clone(edits), func(e edit) bool { return e.verb == service })
 	count := map[editVerb]int{}
@@ -135,7 +213,7 @@ func describe(edits []edit) (verb, object string) {
 		count[e.verb]++
 	}
 	switch len(shown) {
-	case 0: // only prefixes that nobody wants
+	case 0: // only prefixes that are not desired any more
 		return "set", "allowed IPs"
 	case count[add]:
 		verb = "add"
@@ -150,7 +228,7 @@ func describe(edits []edit) (verb, object string) {
 	return verb, fmt.Sprintf("%d peers: %d new, %d changed, %d gone", len(shown), count[add], count[change], count[remove])
 }
 
-// describePeer names one edit's peer, and what of it differs.
+// describePeer names the peer of an edit, and the settings that differ.
 func describePeer(e edit) string {
 	text := []string{"peer " + e.key.String()}
 	if at, ok := e.endpoint.Get(); ok {

@@ -32,6 +32,11 @@ var (
 	testSpare = wgtypes.Key{255}
 )
 
+// editsOf compares without a record of publications.
+func editsOf(live []livePeer, want Config) []edit {
+	return comparison{live: live, want: want, now: testNow, spare: testSpare}.edits()
+}
+
 func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dev := tunnelOf(drawLive(t))
@@ -43,7 +48,7 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 				claimed[prefix] = p.Key
 			}
 		}
-		for _, e := range peerEdits(dev.list().peers, want, testNow, testSpare) {
+		for _, e := range editsOf(dev.list().peers, want) {
 			dev.configure(peerConfig(e))
 			for prefix, now := range claimed {
 				if old, held := before[prefix]; held && dev.holder[prefix] != old && dev.holder[prefix] != now {
@@ -63,7 +68,7 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 				t.Fatalf("peer %v: %+v", p, got)
 			}
 		}
-		if again := peerEdits(dev.list().peers, want, testNow, testSpare); len(again) > 0 {
+		if again := editsOf(dev.list().peers, want); len(again) > 0 {
 			t.Fatalf("a second look finds %v", again)
 		}
 	})
@@ -142,11 +147,11 @@ func thousand() ([]livePeer, Config) {
 
 func TestOneChangedPeerInAThousandIsOneEdit(t *testing.T) {
 	live, want := thousand()
-	if edits := peerEdits(live, want, testNow, testSpare); len(edits) != 0 {
+	if edits := editsOf(live, want); len(edits) != 0 {
 		t.Fatalf("nothing differs, yet: %d edits", len(edits))
 	}
 	want.Peers[500].Keepalive = time.Second
-	edits := peerEdits(live, want, testNow, testSpare)
+	edits := editsOf(live, want)
 	if len(edits) != 1 || edits[0].key != want.Peers[500].Key || edits[0].endpoint.Present() || edits[0].gain != nil {
 		t.Fatalf("got %+v", edits)
 	}
@@ -157,7 +162,7 @@ func TestOneChangedPeerInAThousandIsOneEdit(t *testing.T) {
 
 func TestNoEditEverReplacesAllowedIPs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		for _, e := range peerEdits(drawLive(t), drawWant(t), testNow, testSpare) {
+		for _, e := range editsOf(drawLive(t), drawWant(t)) {
 			if peerConfig(e).ReplaceAllowedIPs {
 				t.Fatalf("%+v", e)
 			}
@@ -181,20 +186,102 @@ func TestLearnedEndpointIsKeptWhileHandshakesAreFresh(t *testing.T) {
 		"learned, handshake 180 s ago":      {live: learned, exists: true, handshake: testNow.Add(-180 * time.Second), written: true},
 		"learned, never a handshake":        {live: learned, exists: true, written: true},
 		"learned, handshake in the future":  {live: learned, exists: true, handshake: testNow.Add(time.Hour), written: true},
-		"none, though there is a handshake": {exists: true, handshake: testNow},
+		"none, though there is a handshake": {exists: true, handshake: testNow, written: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var live []livePeer
 			if c.exists {
 				live = []livePeer{{key: wgtypes.Key{1}, endpoint: c.live, handshake: c.handshake}}
 			}
-			edits := peerEdits(live, Config{Peers: []Peer{{Key: wgtypes.Key{1}, Endpoint: published}}}, testNow, testSpare)
+			edits := editsOf(live, Config{Peers: []Peer{{Key: wgtypes.Key{1}, Endpoint: published}}})
 			written := len(edits) == 1 && edits[0].endpoint == opt.Some(published)
 			if written != c.written {
 				t.Errorf("endpoint written: %t, want %t (%+v)", written, c.written, edits)
 			}
 		})
 	}
+}
+
+func TestNewPublicationIsFollowedAtOnceAndARoamedEndpointStaysAgainstAnOld(t *testing.T) {
+	first, second := netip.MustParseAddrPort("192.0.2.1:51820"), netip.MustParseAddrPort("192.0.2.2:51900")
+	learned := netip.MustParseAddrPort("198.51.100.7:4242")
+	for name, c := range map[string]struct {
+		live, last, want netip.AddrPort
+		written          bool
+	}{
+		"a new address":                    {live: first, last: first, want: second, written: true},
+		"roamed, the publication is old":   {live: learned, last: first, want: first},
+		"roamed, then a new publication":   {live: learned, last: first, want: second, written: true},
+		"roamed to the new publication":    {live: second, last: first, want: second},
+		"roamed, no record: an older node": {live: learned, want: second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := livePeer{key: key(1), endpoint: c.live, handshake: testNow.Add(-time.Second)}
+			compared := comparison{live: []livePeer{old}, want: Config{Peers: []Peer{{Key: key(1), Endpoint: c.want}}}, published: endpoints{}, now: testNow, spare: testSpare}
+			if c.last.IsValid() {
+				compared.published[key(1)] = c.last
+			}
+			edits := compared.edits()
+			if written := len(edits) == 1 && edits[0].endpoint == opt.Some(c.want); written != c.written {
+				t.Errorf("endpoint written: %t, want %t (%+v)", written, c.written, edits)
+			}
+			if got := compared.publications()[key(1)]; got != c.want {
+				t.Errorf("remembers %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// A device that is compared with an old copy of the leases: a slow model says for each peer
+// what may change.
+func TestOldConfigTakesNothingFromPeersThatAreKept(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		live, want := drawLive(t), drawWant(t)
+		want.Removals = rapid.SampledFrom([]Removals{RemoveNone, RemoveSilent}).Draw(t, "removals")
+		dev := tunnelOf(live)
+		before := dev.list().peers
+		for _, e := range editsOf(before, want) {
+			dev.configure(peerConfig(e))
+		}
+		after := map[wgtypes.Key]livePeer{}
+		for _, p := range dev.list().peers {
+			after[p.key] = p
+		}
+		for _, old := range before {
+			if want.Removals == RemoveSilent && !old.handshake.Equal(testNow) {
+				continue
+			}
+			now, ok := after[old.key]
+			if !ok || old.endpoint.IsValid() && now.endpoint != old.endpoint || now.psk != old.psk || now.keepalive != old.keepalive {
+				t.Fatalf("%v: peer %+v became %+v", want.Removals, old, now)
+			}
+			for _, prefix := range old.prefixes {
+				if dev.holder[prefix] != old.key {
+					t.Fatalf("%v: peer %v lost %v to %v", want.Removals, old.key, prefix, dev.holder[prefix])
+				}
+			}
+		}
+		for _, p := range want.Peers {
+			if _, ok := after[p.Key]; !ok {
+				t.Fatalf("%v: peer %v was not added", want.Removals, p.Key)
+			}
+			for _, prefix := range p.Subnets.All() {
+				if _, ok := dev.holder[prefix]; !ok {
+					t.Fatalf("%v: %v has no holder", want.Removals, prefix)
+				}
+			}
+		}
+		if again := editsOf(dev.list().peers, want); len(again) > 0 {
+			t.Fatalf("a second look finds %v", again)
+		}
+		want.Removals = RemoveUnwanted // the store has answered
+		for _, e := range editsOf(dev.list().peers, want) {
+			dev.configure(peerConfig(e))
+		}
+		if len(dev.peers) != len(want.Peers) {
+			t.Fatalf("%d peers in the end, want %d", len(dev.peers), len(want.Peers))
+		}
+	})
 }
 
 func TestChangeSaysInFewWordsWhatHappens(t *testing.T) {

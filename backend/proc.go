@@ -1,14 +1,11 @@
 package backend
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 on every Linux
@@ -38,22 +35,27 @@ func parseCPUTime(stat string) (used time.Duration, ok bool) {
 }
 
 // lockHolder returns the process that has the file open with a lock on its open file
-// description, 0 without a visible holder. fcntl(2) does not tell the holder of such a lock;
-// /proc/PID/fdinfo/FD does: "lock: 1: OFDLCK ADVISORY WRITE -1 00:1a:4711 0 0", where the last
-// number of the triple is the inode. proc is the directory of the process file system.
+// description, 0 without a visible holder. fcntl(2) does not tell the holder of such a lock,
+// but /proc/PID/fdinfo/FD has a line about it: "lock: 1: OFDLCK ADVISORY WRITE -1 00:1a:4711 0
+// 0". The descriptor must be of the same file: inode numbers alone repeat on every file system.
+// proc is the directory of the process file system.
 func lockHolder(proc, path string) int {
-	var file unix.Stat_t
-	if unix.Stat(path, &file) != nil {
+	file, err := os.Stat(path)
+	if err != nil {
 		return 0
 	}
-	infos, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "fdinfo", "*")) // fails on a bad pattern only
-	for _, name := range infos {
-		text, err := os.ReadFile(name)
-		if err != nil || !holdsLock(string(text), file.Ino) {
-			continue // the process ended, or holds no lock on this file
+	descriptors, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd", "*")) // fails on a bad pattern only
+	for _, name := range descriptors {
+		open, err := os.Stat(name)
+		if err != nil || !os.SameFile(file, open) {
+			continue // another file, or the process ended
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(name))))
-		if err == nil {
+		process := filepath.Dir(filepath.Dir(name))
+		text, err := os.ReadFile(filepath.Join(process, "fdinfo", filepath.Base(name)))
+		if err != nil || !holdsLock(string(text)) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(process)); err == nil && pid != os.Getpid() {
 			return pid
 		}
 	}
@@ -61,10 +63,10 @@ func lockHolder(proc, path string) int {
 }
 
 // holdsLock reports whether the text of an fdinfo file names a lock of an open file
-// description on the inode.
-func holdsLock(fdinfo string, inode uint64) bool {
+// description.
+func holdsLock(fdinfo string) bool {
 	for line := range strings.Lines(fdinfo) {
-		if strings.HasPrefix(line, "lock:") && strings.Contains(line, "OFDLCK") && strings.Contains(line, fmt.Sprintf(":%d ", inode)) {
+		if strings.HasPrefix(line, "lock:") && strings.Contains(line, "OFDLCK") {
 			return true
 		}
 	}

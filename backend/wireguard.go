@@ -159,6 +159,15 @@ func ipNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
+// configOf converts edits.
+func configOf(edits []edit) wgtypes.Config {
+	var c wgtypes.Config
+	for _, e := range edits {
+		c.Peers = append(c.Peers, peerConfig(e))
+	}
+	return c
+}
+
 // peerConfig converts an edit.
 func peerConfig(e edit) wgtypes.PeerConfig {
 	gone := e.verb == remove || e.verb == service && len(e.gain) == 0

@@ -23,6 +23,10 @@ type Inputs struct {
 	HostState
 	Lease  opt.Option[subnet.Lease] // this node's own; without it the desired state is the zero State
 	Leases []subnet.Lease           // everybody's, this node's among them or not
+
+	// Removals say how far these inputs may take something away from the device: leases from
+	// disk may be older than the device.
+	Removals backend.Removals
 }
 
 // Self is this node's identity and settings.
@@ -64,6 +68,7 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 		Addresses:    opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Addr { return s.Subnet.Addr() }),
 		PresharedKey: in.Network.Backend.PresharedKey,
 		Peers:        peers,
+		Removals:     in.Removals,
 	}
 	return State{
 		Device:   opt.Some(device),
