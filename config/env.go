@@ -14,7 +14,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Env is subnet.env: what the CNI plugin (and docker) must know of this node. Its form is
+// Env is subnet.env: the facts that the CNI plugin and docker need about this node. Its form is
 // flannel's, name for name and in flannel's order, so that flannel's plugin reads it too.
 // The zero value is an empty file. It is comparable with ==.
 type Env struct {
@@ -35,7 +35,7 @@ const (
 )
 
 // Gateway returns the first usable address of a node's subnet with the subnet's length:
-// what subnet.env holds and what the pods' bridge gets.
+// subnet.env holds it, and the pods' bridge gets it.
 func Gateway(subnet netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
 }
@@ -84,7 +84,7 @@ func ParseEnv(data []byte) (Env, error) {
 	return env, errors.Join(append(errs, lines.Err())...)
 }
 
-// set takes one variable over.
+// set stores the value of a variable.
 func (e *Env) set(name, value string) (err error) {
 	switch name {
 	case envNetwork:
@@ -120,7 +120,7 @@ func envPrefix(f opt.Family, value string) (opt.Option[netip.Prefix], error) {
 }
 
 // LoadEnv reads the file at path. A file that does not exist is None without an error; a
-// garbled one is what could be read of it, with the error.
+// garbled file gives its readable part, with the error.
 func LoadEnv(path string) (opt.Option[Env], error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

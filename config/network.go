@@ -18,10 +18,10 @@ type Network struct {
 	NFTables bool
 }
 
-// Range is what one family's node subnets are cut from.
+// Range is the address range of which a family's node subnets are parts.
 type Range struct {
 	Network   netip.Prefix // the whole overlay of the family, masked
-	SubnetLen int          // prefix length in bits of one node's subnet
+	SubnetLen int          // prefix length of a node's subnet, bits
 	SubnetMin netip.Addr   // first subnet that may be handed out
 	SubnetMax netip.Addr   // last subnet that may be handed out
 }
@@ -37,7 +37,7 @@ func (r Range) Contains(p netip.Prefix) bool {
 type Backend struct {
 	ListenPort   uint16                   // UDP port of a node that does not choose its own; 51820 by default
 	MTU          opt.Option[int]          // underlay MTU in bytes, instead of the uplink's own
-	PresharedKey opt.Option[PresharedKey] // one for the whole mesh, as flannel has it
+	PresharedKey opt.Option[PresharedKey] // the same key for the whole mesh, as in flannel
 	Keepalive    time.Duration            // persistent keepalive; 0 sends none
 	Mode         Mode                     // which underlay family a tunnel prefers
 }

@@ -99,7 +99,7 @@ func (n *Node) HostFlags(fs *pflag.FlagSet) {
 
 // RunFlags adds the flags of the daemon itself.
 func (n *Node) RunFlags(fs *pflag.FlagSet) {
-	name, _ := os.Hostname() // Parse refuses an empty name and says what to give
+	name, _ := os.Hostname() // Parse refuses an empty name, and names the flag
 	fs.StringVar(&n.Name, "node-name", name, "this node's name in the lease: its identity, with its key")
 	fs.StringArrayVar(&n.Ifaces, "iface", nil, "uplink, by name or address; may be given several times, the first that fits is used")
 	fs.StringArrayVar(&n.IfaceRegexes, "iface-regex", nil, "uplink, by a regular expression over addresses, then names; tried after --iface")

@@ -81,7 +81,7 @@ type Mark struct {
 }
 
 // CNI says where the CNI plugins and their configuration are installed. An empty directory
-// installs nothing.
+// switches the installation off.
 type CNI struct {
 	ConfDir string // of the configuration
 	BinDir  string // of the plugins
@@ -182,7 +182,7 @@ func (p *parser) atLeast(flag string, d, least time.Duration) time.Duration {
 	return d
 }
 
-// address reads an optional address of one family.
+// address reads an optional address of a family.
 func (p *parser) address(flag, text string, f opt.Family) opt.Option[netip.Addr] {
 	if text == "" {
 		return opt.None[netip.Addr]()

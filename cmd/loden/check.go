@@ -16,11 +16,11 @@ func checkCommand(flags *config.Node) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Look for what would keep this host from being a node, and say what to do",
-		Long: "Look for what would keep this host from being a node. Every finding has its cause and its remedy. " +
-			"Nothing is changed. The exit status is 1 when something fails.\n\n" +
+		Short: "Look for the causes that would keep this host from being a node, and name the remedies",
+		Long: "Look for the causes that would keep this host from being a node. Every failure has its cause and its remedy. " +
+			"The host is not changed. The exit status is 1 when a check fails.\n\n" +
 			"With --wire also look at the uplinks for a moment and count packets with overlay addresses in clear. A few empty " +
-			"packets of that kind are sent to prove that they would be seen.",
+			"packets with overlay addresses are sent to prove that a sample would see them.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings, err := settingsOfDaemon(cmd, flags)

@@ -11,9 +11,9 @@ import (
 func confirmCommand(flags *config.Node) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm",
-		Short: "Let go, on this node, of the many leases that vanished at once and are held",
+		Short: "Remove, on this node, the peers of a held mass removal",
 		Long: "When more than a fifth of the leases, and more than three, vanish at once, their peers are kept for " +
-			"--removal-hold in case it was a mistake. This says that it was none.",
+			"--removal-hold in case it was a mistake. This command removes them at once.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return node.Confirm(cmd.Context(), flags.RunDir)

@@ -15,9 +15,9 @@ func downCommand(flags *config.Node) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "down",
-		Short: "Remove everything of ours from this host, and give its lease back",
+		Short: "Remove all that loden made on this host, and give its lease back",
 		Long: "Remove the interface, routes, rules, kernel settings and files that `loden run` made, and give the lease " +
-			"back. The private key stays: it is who this node is. `loden run` must not be running.",
+			"back. The private key stays: it is this node's identity. `loden run` must not be running.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings, err := settingsOfDaemon(cmd, flags)

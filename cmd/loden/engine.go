@@ -25,9 +25,9 @@ func engineCommand(flags *config.Node) *cobra.Command {
 			"It owns a TUN device, which outlives it with its addresses and routes, and is configured over the standard\n" +
 			"socket, so that `wg show` works. `loden run` starts one by itself where the kernel has no WireGuard. It ends on\n" +
 			"SIGTERM, or when the interface is deleted.\n\n" +
-			"When an engine runs for the interface already, this one takes its place. From an engine of the kind `loden` to another\n" +
-			"it takes TUN device, sockets and sessions over without losing a packet. The one before stands by, and takes the\n" +
-			"place back when this one ends first.",
+			"When an engine runs for the interface already, the new engine takes its place. From an engine of the kind `loden` to\n" +
+			"another it takes over TUN device, sockets and sessions without losing a packet. The old engine stands by, and takes\n" +
+			"its place back when the new engine ends first.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(flags, cmd.ErrOrStderr())
@@ -45,7 +45,7 @@ func engineCommand(flags *config.Node) *cobra.Command {
 			return engine.Run(cmd.Context(), engine.Options{
 				Iface: args[0], Kind: engine.Kind(kind), RunDir: flags.RunDir, Ready: ready,
 				Log:   log.With().Str("interface", args[0]).Logger(),
-				Relay: ready == nil, // one that `loden run` started is not started again when it ends
+				Relay: ready == nil, // an engine of `loden run` is not started again when it ends
 				Alone: true,
 
 				NoOffload: off, FixedProcessors: fixedProcessors,
@@ -62,7 +62,7 @@ func engineCommand(flags *config.Node) *cobra.Command {
 	return cmd
 }
 
-// readyPipe returns the pipe that was handed over as a file descriptor; none for 0.
+// readyPipe returns the pipe that was inherited as a file descriptor; nil for 0.
 func readyPipe(fd int) (io.WriteCloser, error) {
 	if fd == 0 {
 		return nil, nil

@@ -16,7 +16,7 @@ func envCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "env",
 		Short: "Print this node's subnet as shell variables, or as options of dockerd",
-		Long: "Print what subnet.env says. With --docker print it as options of dockerd, in the form of flannel's " +
+		Long: "Print the content of subnet.env. With --docker print it as options of dockerd, in the form of flannel's " +
 			"mk-docker-opts.sh: one variable each, and DOCKER_OPTS with all of them.",
 		Example: "  loden env --docker >/run/docker_opts.env   # EnvironmentFile= of docker.service; ExecStart=dockerd $DOCKER_OPTS",
 		Args:    cobra.NoArgs,
@@ -42,7 +42,7 @@ func envCommand() *cobra.Command {
 	return cmd
 }
 
-// dockerOptions returns env as options of dockerd, one shell variable a line. Where the
+// dockerOptions returns env as options of dockerd, a shell variable a line. Where the
 // daemon masquerades docker must not, or pods would see the bridge's address.
 func dockerOptions(env config.Env) string {
 	type option struct{ name, value string }

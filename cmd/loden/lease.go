@@ -27,7 +27,7 @@ func leaseListCommand(flags *config.Node) *cobra.Command {
 	var s store
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "Show all leases, and what is wrong with them", Args: cobra.NoArgs,
+		Use: "list", Short: "Show all leases and their problems", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(cmd, flags, func(ctx context.Context, r *etcd.Registry) error {
 				list, err := listLeases(ctx, r, time.Now())
@@ -46,13 +46,13 @@ func leaseListCommand(flags *config.Node) *cobra.Command {
 	return cmd
 }
 
-// leaseList is what `loden lease list` shows.
+// leaseList is the result of `loden lease list`.
 type leaseList struct {
 	Leases   []leaseRow       `json:"leases"`
 	Problems []subnet.Problem `json:"problems"`
 }
 
-// leaseRow is one lease. Durations are seconds.
+// leaseRow is a lease. Durations are seconds.
 type leaseRow struct {
 	Node      string                   `json:"node"` // empty for flannel's
 	HeldBy    string                   `json:"heldBy"`
@@ -65,7 +65,7 @@ type leaseRow struct {
 	Waiting   bool                     `json:"waiting"` // for its node
 }
 
-// listLeases reads the leases and judges them as a node would.
+// listLeases reads the leases, and finds their problems as a node does.
 func listLeases(ctx context.Context, r *etcd.Registry, now time.Time) (leaseList, error) {
 	entries, problems, err := r.Leases(ctx)
 	if err != nil {
@@ -132,7 +132,7 @@ func (l leaseList) print(out io.Writer) error {
 
 func (r leaseRow) heldBy() string {
 	if r.Waiting {
-		return "nobody yet"
+		return "no node yet"
 	}
 	return r.HeldBy
 }
@@ -144,7 +144,7 @@ func orDash(s string) string {
 	return s
 }
 
-// seconds prints a time span, or what its absence means.
+// seconds prints a time span, or the meaning of its absence.
 func seconds(o opt.Option[int64], absent string) string {
 	n, ok := o.Get()
 	if !ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/etcdtest"
 )
 
-// command runs one command line of lease or network and returns what it printed.
+// command runs a command line of lease or network and returns its output.
 func command(t *testing.T, ctx context.Context, endpoint string, args ...string) (string, error) {
 	t.Helper()
 	var node config.Node
@@ -139,7 +139,7 @@ func TestLeaseReserveListAndRelease(t *testing.T) {
 	out := must(t, run, "lease", "list")
 	for _, line := range []string{
 		`(?m)^NODE +SUBNETS +ENDPOINTS +PUBLIC KEY +AGE +TTL LEFT +HELD BY$`,
-		`(?m)^worker-1 +10\.5\.9\.0/24 fd00:5:0:9::/64 +- +- +\S+ +reserved +nobody yet$`,
+		`(?m)^worker-1 +10\.5\.9\.0/24 fd00:5:0:9::/64 +- +- +\S+ +reserved +no node yet$`,
 		`(?m)^- +10\.5\.7\.0/24 +192\.0\.2\.7:51820 +BwcH\S+= +- +\d\S+ +flannel$`,
 		`(?m)^problem: 10\.6\.7\.0-24: .*`,
 	} {

@@ -42,14 +42,14 @@ func leaseWatchCommand(flags *config.Node) *cobra.Command {
 	return cmd
 }
 
-// leaseWriter prints what differs from one snapshot to the next.
+// leaseWriter prints the difference of each snapshot from the last.
 type leaseWriter struct {
 	out    io.Writer
 	asJSON bool
 	last   subnet.Snapshot
 }
 
-// leaseEvent is one line of `loden lease watch --json`.
+// leaseEvent is a line of `loden lease watch --json`.
 type leaseEvent struct {
 	Revision  int64                    `json:"revision"`
 	Event     string                   `json:"event"` // added, changed, removed, problem

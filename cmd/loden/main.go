@@ -1,4 +1,4 @@
-// Loden runs an encrypted, dual-stack pod network on this node, and looks into one.
+// Loden runs an encrypted, dual-stack pod network on this node, and shows its state.
 package main
 
 import (

@@ -85,7 +85,7 @@ func printMoved(w io.Writer, moved []subnet.Lease) {
 
 func networkCheckCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "check FILE", Short: "Check a network document and print what it says", Args: cobra.ExactArgs(1),
+		Use: "check FILE", Short: "Check a network document and print its meaning", Args: cobra.ExactArgs(1),
 		Long: "Check a network document without etcd ('-' reads standard input) and print the effective one as JSON, with " +
 			"flannel's key names and every default filled in. A pre-shared key is hidden.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -117,7 +117,7 @@ func readNetwork(cmd *cobra.Command, file string) ([]byte, config.Network, error
 	return data, n, nil
 }
 
-// store is what every command that speaks to etcd, and is not the daemon, has in common.
+// store is the common part of the commands that use etcd without being the daemon.
 type store struct{ timeout time.Duration }
 
 func (s *store) flags(cmd *cobra.Command, flags *config.Node) {
@@ -125,14 +125,14 @@ func (s *store) flags(cmd *cobra.Command, flags *config.Node) {
 	cmd.Flags().DurationVar(&s.timeout, "timeout", 5*time.Second, "how long to wait for etcd")
 }
 
-// with opens the registry, does what the command does within the timeout, and closes it.
+// with opens the registry, calls do within the timeout, and closes the registry.
 func (s *store) with(cmd *cobra.Command, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
 	defer cancel()
 	return s.open(ctx, flags, do)
 }
 
-// open is with for a command that goes on after the first answer.
+// open is like with, for a command that goes on after the first answer.
 func (s *store) open(ctx context.Context, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
 	opts := node.Settings{Settings: config.Settings{Etcd: flags.Etcd()}}.Store()
 	opts.RPCTimeout, opts.DialTimeout = s.timeout, s.timeout

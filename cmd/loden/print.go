@@ -18,7 +18,7 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// join prints what is present of both families.
+// join prints the families that are present.
 func join[T any](d opt.Dual[T]) string {
 	var parts []string
 	for _, v := range d.All() {

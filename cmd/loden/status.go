@@ -92,7 +92,7 @@ func peerName(p node.PeerReport) string {
 	return p.PublicKey
 }
 
-// caught says what the guard has caught.
+// caught prints the counters of the packet guard.
 func caught(f node.FirewallReport) string {
 	var parts []string
 	for _, c := range f.Clear {
@@ -101,7 +101,7 @@ func caught(f node.FirewallReport) string {
 		}
 	}
 	if len(parts) == 0 {
-		return "nothing in plaintext"
+		return "no packet in plaintext"
 	}
 	return "caught in plaintext: " + strings.Join(parts, ", ")
 }

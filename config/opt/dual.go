@@ -42,8 +42,8 @@ func FamilyOf(a netip.Addr) Family {
 // Families lists both families in their fixed order, for loops that must visit both.
 func Families() [2]Family { return [2]Family{V4, V6} }
 
-// Dual holds at most one value per address family. The zero value holds none. It is
-// comparable with == when T is.
+// Dual holds at most a single value per address family. In the zero value both families are
+// absent. It is comparable with == when T is.
 type Dual[T any] struct {
 	V4 Option[T] `json:"ipv4,omitzero"`
 	V6 Option[T] `json:"ipv6,omitzero"`
@@ -61,7 +61,7 @@ func (d Dual[T]) All() iter.Seq2[Family, T] {
 	}
 }
 
-// Of returns the value of family f, if there is one.
+// Of returns the value of family f, if the family is present.
 func (d Dual[T]) Of(f Family) Option[T] {
 	if f == V6 {
 		return d.V6
@@ -72,7 +72,7 @@ func (d Dual[T]) Of(f Family) Option[T] {
 // With returns d with family f holding v.
 func (d Dual[T]) With(f Family, v T) Dual[T] { return d.set(f, Some(v)) }
 
-// Without returns d with family f holding nothing.
+// Without returns d with family f absent.
 func (d Dual[T]) Without(f Family) Dual[T] { return d.set(f, None[T]()) }
 
 func (d Dual[T]) set(f Family, o Option[T]) Dual[T] {
@@ -102,5 +102,5 @@ func Map[T, U any](d Dual[T], fn func(Family, T) U) Dual[U] {
 	return out
 }
 
-// IsZero reports whether d holds nothing, so that "omitzero" leaves it out of JSON.
+// IsZero reports whether both families are absent, so that "omitzero" leaves d out of JSON.
 func (d Dual[T]) IsZero() bool { return !d.V4.ok && !d.V6.ok }

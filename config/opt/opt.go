@@ -1,10 +1,10 @@
-// Package opt owns absence: a value that may be missing, and one optional value per
-// address family. It knows nothing of networks, leases or rules, and imports the
+// Package opt owns absence: a value that may be missing, and an optional value per
+// address family. It does not know networks, leases or rules, and imports the
 // standard library only.
 //
-// Loden starts from a crash: a previous IPv6 network that was nil was compared and the
-// daemon died at its first start (flannel issue 1968). Here "missing" has no pointer to
-// follow: the only way to the value is Get, which says whether there is one.
+// The package answers a crash: flannel compared a previous IPv6 network that was nil, and
+// the daemon died at its first start (flannel issue 1968). Here an absent value has no
+// pointer to follow: Get alone gives the value, and reports whether there is a value.
 package opt
 
 import (
@@ -13,9 +13,8 @@ import (
 	"fmt"
 )
 
-// Option holds a value or nothing. The zero value holds nothing. When T is comparable so
-// is Option[T], and == means what one hopes: nothing equals nothing, a value equals the
-// same value.
+// Option holds a value, or is empty. The zero value is empty. When T is comparable so is
+// Option[T]: two empty Options are equal, and two values are equal when the values are.
 type Option[T any] struct {
 	value T // the zero T whenever ok is false, so that == is sound
 	ok    bool
@@ -24,16 +23,16 @@ type Option[T any] struct {
 // Some returns an Option that holds v.
 func Some[T any](v T) Option[T] { return Option[T]{value: v, ok: true} }
 
-// None returns an Option that holds nothing: the zero value, by its name.
+// None returns an empty Option: the zero value, by its name.
 func None[T any]() Option[T] { return Option[T]{} }
 
-// Get returns the value and whether there is one. It is the only way in.
+// Get returns the value and whether there is a value. No other method gives access to it.
 func (o Option[T]) Get() (T, bool) { return o.value, o.ok }
 
 // Present reports whether o holds a value.
 func (o Option[T]) Present() bool { return o.ok }
 
-// Or returns the value, or other where there is none.
+// Or returns the value, or other for an empty Option.
 func (o Option[T]) Or(other T) T {
 	if o.ok {
 		return o.value
@@ -60,7 +59,7 @@ func (o Option[T]) MarshalJSON() ([]byte, error) {
 	return json.Marshal(o.value)
 }
 
-// UnmarshalJSON reads a value, or nothing from null.
+// UnmarshalJSON reads a value; null gives an empty Option.
 func (o *Option[T]) UnmarshalJSON(b []byte) error {
 	*o = Option[T]{}
 	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) {
@@ -74,5 +73,5 @@ func (o *Option[T]) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// IsZero reports whether o holds nothing, so that "omitzero" leaves it out of JSON.
+// IsZero reports whether o is empty, so that "omitzero" leaves it out of JSON.
 func (o Option[T]) IsZero() bool { return !o.ok }

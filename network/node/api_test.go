@@ -15,7 +15,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// sample is a node with one peer that is connected, one that is not, and a problem.
+// sample is a node with a connected peer, a peer without a handshake, and a problem.
 func sample(now time.Time) Report {
 	prefix := func(v4, v6 string) opt.Dual[netip.Prefix] {
 		return opt.Dual[netip.Prefix]{V4: opt.Some(netip.MustParsePrefix(v4)), V6: opt.Some(netip.MustParsePrefix(v6))}

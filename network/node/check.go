@@ -21,7 +21,7 @@ import (
 	"github.com/loden-net/loden/network/wire"
 )
 
-// Finding is the result of one check.
+// Finding is the result of a check.
 type Finding struct {
 	What   string `json:"what"`
 	State  State  `json:"state"`
@@ -38,7 +38,7 @@ const (
 	Bad  State = "FAIL" // Run would not work
 )
 
-// CheckOptions say what Check looks at beyond the usual, and for how long.
+// CheckOptions are the scope and the limits of Check.
 type CheckOptions struct {
 	Wire  bool          // look at the uplinks for overlay addresses in clear, which sends a few empty packets
 	Limit time.Duration // of each finding; 0 means 5 s
@@ -47,8 +47,8 @@ type CheckOptions struct {
 // findingLimit is the default of CheckOptions.Limit.
 const findingLimit = 5 * time.Second
 
-// Check looks for what would keep this host from being a node, and changes nothing. Each
-// finding has its own time limit, and a failure does not hide another.
+// Check looks for the causes that would keep this host from being a node, and makes no
+// change. Each finding has its own time limit, and a failure does not hide another.
 func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 	return realEnvironment().check(ctx, s, o)
 }
@@ -270,7 +270,7 @@ func (c *check) wire(ctx context.Context, n config.Network) {
 	case result.Clear > 0:
 		c.add("wire", "", fmt.Errorf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples))
 	case !result.Encrypted():
-		c.findings = append(c.findings, Finding{"wire", Warn, canaries + ", so an empty result proves nothing: try again on a quieter link"})
+		c.findings = append(c.findings, Finding{"wire", Warn, canaries + ", so an empty result is no proof: try again on a quieter link"})
 	default:
 		c.add("wire", "no packet in clear; "+canaries, nil)
 	}

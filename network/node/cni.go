@@ -15,7 +15,8 @@ import (
 	"github.com/loden-net/loden/config/diff"
 )
 
-// conflistName sorts where this field's plugins do; a container runtime takes the first.
+// conflistName sorts as the names of other CNI plugins do: a container runtime uses the
+// configuration that sorts first.
 const conflistName = "10-loden.conflist"
 
 // cniInstall puts the CNI plugins and their configuration where a container runtime looks
@@ -29,13 +30,13 @@ type cniInstall struct {
 	conf    conflist
 }
 
-// conflist is what the configuration says of this node.
+// conflist is the part of the configuration that depends on this node.
 type conflist struct {
 	SubnetFile, Socket, Tunnel string
 }
 
-// newCNI returns the installation that the node's settings ask for. The zero settings
-// install nothing.
+// newCNI returns the installation that the node's settings ask for. With the zero settings
+// it is empty.
 func newCNI(s Settings) (cniInstall, error) {
 	c := cniInstall{
 		confDir: s.CNI.ConfDir, binDir: s.CNI.BinDir, sources: []string{s.CNI.Source},
@@ -51,7 +52,7 @@ func newCNI(s Settings) (cniInstall, error) {
 	return c, nil
 }
 
-// install returns what is missing of the plugins and the configuration, the latter last.
+// install returns the changes that install the plugins and, last, the configuration.
 func (c cniInstall) install(context.Context) ([]diff.Change, error) {
 	changes, err := c.installPlugins()
 	if err != nil || c.confDir == "" {
@@ -77,8 +78,8 @@ func (c cniInstall) install(context.Context) ([]diff.Change, error) {
 	}}), nil
 }
 
-// remove returns what has to go so that nothing of ours is left: the configuration first,
-// so that no pod is sent to a plugin that is gone. What is not ours stays.
+// remove returns the changes that remove our files: the configuration first, so that no pod
+// is sent to a plugin that is gone. Files of other programs stay.
 func (c cniInstall) remove(context.Context) ([]diff.Change, error) {
 	var changes []diff.Change
 	if c.confDir != "" {

@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/config/diff"
 )
 
-// ownPlugin is ours under whatever content; the reference plugins are shared with others.
+// ownPlugin is ours with any content; distributions ship the reference plugins too.
 const ownPlugin = "loden-cni"
 
 // plugins are the programs that the configuration needs.
@@ -60,7 +60,7 @@ func (c cniInstall) installPlugins() ([]diff.Change, error) {
 	if want := next.bytes(); !bytes.Equal(want, owned.bytes()) {
 		path := c.manifestPath()
 		// Written first: an entry without its file claims nothing, a file without its entry
-		// would be taken for somebody else's.
+		// would be taken for another program's.
 		first := diff.Change{Part: "cni", Verb: "set", Object: path, Run: func(context.Context) error {
 			return config.WriteFile(path, want, 0o644, 0o755)
 		}}
@@ -69,7 +69,8 @@ func (c cniInstall) installPlugins() ([]diff.Change, error) {
 	return changes, nil
 }
 
-// removePlugins removes what the manifest says was installed, if it still is that.
+// removePlugins removes the plugins of the manifest whose content is still the installed
+// content.
 func (c cniInstall) removePlugins() ([]diff.Change, error) {
 	if c.binDir == "" {
 		return nil, nil
@@ -95,7 +96,7 @@ func (c cniInstall) removePlugins() ([]diff.Change, error) {
 	return changes, nil
 }
 
-// plugin is one program to install.
+// plugin is a program to install.
 type plugin struct {
 	name  string
 	src   string // from findPlugin
@@ -103,7 +104,7 @@ type plugin struct {
 	owned string // the SHA-256 that the manifest has; "" when it is not ours
 }
 
-// compare returns what is to be done with the plugin ("" for nothing), and the SHA-256 that
+// compare returns the verb of the change that the plugin needs ("" for no change), and the SHA-256 that
 // the manifest should have ("" when the plugin there is not ours). The usual case, nothing to
 // do, costs two calls of stat and reads no file.
 func (p *plugin) compare(sources []string) (verb, hash string, err error) {
@@ -117,7 +118,7 @@ func (p *plugin) compare(sources []string) (verb, hash string, err error) {
 		if missing {
 			return "", "", err
 		}
-		return "", p.owned, nil // nothing to install it from, and it is there
+		return "", p.owned, nil // the plugin exists, and no source has it
 	}
 	p.src = filepath.Join(src.dir, p.name)
 	if !missing && p.owned != "" && there.Size() == src.info.Size() && there.ModTime().Equal(src.info.ModTime()) {
@@ -142,8 +143,8 @@ func (p *plugin) compare(sources []string) (verb, hash string, err error) {
 	return "", "", nil // a distribution's
 }
 
-// install copies the plugin in one step, so that a pod that is made meanwhile finds the old
-// one or the new one whole ("text file busy" is what a plain copy gives). The time of the
+// install copies the plugin in a single step, so that a pod that is made meanwhile finds the
+// old or the new program whole (a plain copy fails with "text file busy"). The time of the
 // source is copied too: it is how the next comparison sees that nothing changed.
 func (p *plugin) install(context.Context) error {
 	data, err := os.ReadFile(p.src)
@@ -192,7 +193,7 @@ func hashOf(path string) (string, error) {
 
 func (c cniInstall) manifestPath() string { return filepath.Join(c.binDir, manifestName) }
 
-// readManifest returns what was installed here; nothing when there is no manifest.
+// readManifest returns the plugins that were installed here; without a manifest it is empty.
 func (c cniInstall) readManifest() (manifest, error) {
 	data, err := os.ReadFile(c.manifestPath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -205,7 +206,7 @@ func (c cniInstall) readManifest() (manifest, error) {
 }
 
 // parseManifest reads the form of sha256sum(1): hash, two spaces, name. A line of any other
-// form claims nothing.
+// form is skipped.
 func parseManifest(data []byte) manifest {
 	l := manifest{}
 	lines := bufio.NewScanner(bytes.NewReader(data))

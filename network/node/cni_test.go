@@ -166,9 +166,8 @@ func TestCNIMissingSourceSaysWhatToDo(t *testing.T) {
 	h.run(h.install(t.Context()))
 }
 
-// Whatever others do to the directories between two installs: a second install has nothing
-// left to do, what others put there under a shared name stays, and remove leaves nothing of
-// ours.
+// After any changes of other programs to the directories: a second install has no change to
+// make, a foreign file under a shared name stays, and remove deletes every file of ours.
 func TestCNIInstallSettles(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		h := newCNIHost(t)

@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// DownOptions say what Down leaves.
+// DownOptions are the exceptions from the removal.
 type DownOptions struct {
 	KeepLease bool // the lease stays in etcd, so that the subnets stay this node's
 }

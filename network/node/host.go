@@ -66,7 +66,7 @@ func readKey(stateDir string) (key backend.PrivateKey, exists bool, err error) {
 	return key, true, err
 }
 
-// openKey reads the private key, or makes one.
+// openKey reads the private key, or makes a new key.
 func (h *host) openKey() error {
 	key, created, err := backend.OpenKey(h.settings.StateDir)
 	if err != nil {
@@ -117,7 +117,7 @@ func (h *host) inputs(n config.Network) network.Inputs {
 	return network.Inputs{Network: n, Self: h.self(), HostState: h.state}
 }
 
-// self returns what the node knows of itself.
+// self returns the node's own part of the inputs of a plan.
 func (h *host) self() network.Self {
 	return h.settings.self(h.key, h.device != nil && h.device.Kind() == backend.Kernel)
 }

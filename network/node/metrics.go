@@ -9,20 +9,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// collector makes every metric from one report at scrape time: nothing is counted twice,
-// and nothing costs anything between scrapes.
+// collector makes every metric from a single report at scrape time, so that no counter is
+// kept twice and metrics cost no time between scrapes.
 type collector struct {
 	report func(context.Context) Report
 }
 
-// metric describes one series.
+// metric describes a series.
 func metric(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-// The metrics. The wireguard_ names are those that dashboards for WireGuard know.
+// The metrics. Dashboards for WireGuard know the names that begin with wireguard_.
 var (
-	metricInfo     = metric("loden_build_info", "Constant 1; what runs.", "version", "engine", "firewall")
+	metricInfo     = metric("loden_build_info", "Constant 1; the version, the WireGuard implementation and the firewall driver that run.", "version", "engine", "firewall")
 	metricReady    = metric("loden_ready", "1 when the lease is held and the data path is in place.")
 	metricStore    = metric("loden_store_up", "1 when etcd answers.")
 	metricSince    = metric("loden_store_since_timestamp_seconds", "Since when etcd answers, or does not.")
@@ -33,27 +33,27 @@ var (
 	metricPasses   = metric("loden_passes_total", "Passes of the reconciler.", "result")
 	metricChanges  = metric("loden_changes_total", "Changes made to the host.", "part")
 	metricGuard    = metric("loden_plaintext_blocked_packets_total", "Packets with overlay addresses that the guard caught.", "family", "direction")
-	metricLooks    = metric("loden_wire_samples_total", "Looks at the uplinks for overlay addresses in clear (--wire-sample), by whether canaries proved them.", "proven")
-	metricClear    = metric("loden_wire_clear_packets_total", "Packets with overlay addresses in clear that those looks saw.")
+	metricLooks    = metric("loden_wire_samples_total", "Samples of the uplinks for overlay addresses in clear (--wire-sample), by whether canaries proved them.", "proven")
+	metricClear    = metric("loden_wire_clear_packets_total", "Packets with overlay addresses in clear in those samples.")
 	metricSent     = metric("wireguard_sent_bytes_total", "Bytes sent to the peer.", "interface", "public_key", "node")
 	metricReceived = metric("wireguard_received_bytes_total", "Bytes received from the peer.", "interface", "public_key", "node")
 	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
 )
 
-// metricsHandler serves a registry of its own: nothing else's metrics are in it.
+// metricsHandler serves a registry of its own, without the metrics of other libraries.
 func metricsHandler(report func(context.Context) Report) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{report}) // a fresh registry has nothing to collide with
+	registry.MustRegister(collector{report}) // a fresh registry has no other collector
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-// Describe sends no description: which peers there are is known at scrape time only.
+// Describe sends no description, since the peers are known at scrape time only.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
 
-// scrapeLimit bounds one look at the host.
+// scrapeLimit bounds the report for a scrape.
 const scrapeLimit = 5 * time.Second
 
-// Collect looks once and sends everything.
+// Collect sends the metrics of a new report.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
 	defer cancel()

@@ -27,7 +27,7 @@ func Record(runDir string) ([]byte, error) {
 	return data, nil
 }
 
-// keepRecord writes the record, or removes an old record when there is none to write.
+// keepRecord writes the record, or removes an old record when the settings have no record.
 func keepRecord(s Settings) error {
 	if s.Record == nil {
 		return dropRecord(s.RunDir)

@@ -19,21 +19,21 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// deviceStatus is what a report asks of the WireGuard interface.
+// deviceStatus is the WireGuard interface as far as a report needs it.
 type deviceStatus interface {
 	Kind() backend.Kind
 	Reason() string
 	Status(ctx context.Context) (backend.Status, error)
 }
 
-// firewallStatus is what a report asks of the firewall.
+// firewallStatus is the firewall as far as a report needs it.
 type firewallStatus interface {
 	Name() string
 	Reason() string
 	Counters(ctx context.Context, c firewall.Config) (opt.Dual[firewall.Refused], error)
 }
 
-// storeStatus is what a report asks of the registry; etcd itself is not asked.
+// storeStatus is the registry as far as a report needs it. etcd itself is not asked.
 type storeStatus interface{ Status() etcd.Status }
 
 // reporter makes reports of a running node.
@@ -157,7 +157,7 @@ func (r *reporter) storeReport() StoreReport {
 }
 
 // fillPeers lists the interface, and names each peer after the lease that Plan accepted for
-// its key. It returns what is wrong with the interface, or "".
+// its key. It returns the problem of the interface, or "".
 func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status, in network.Inputs) string {
 	status, err := ask(ctx, r.askDevice, "the interface", r.device.Status)
 	if err != nil {

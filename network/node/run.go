@@ -50,7 +50,7 @@ type prepared struct {
 	host     *host
 }
 
-// prepare reads and checks. The caller closes what it returns.
+// prepare reads and checks. The caller closes the result.
 func (e environment) prepare(ctx context.Context, s Settings) (p prepared, err error) {
 	p.settings = s
 	defer func() {
@@ -74,7 +74,7 @@ func (e environment) prepare(ctx context.Context, s Settings) (p prepared, err e
 	return p, p.host.listenable()
 }
 
-// close closes what prepare opened. It may be called twice.
+// close closes the host and the store. It may be called twice.
 func (p *prepared) close() {
 	if p.host != nil {
 		p.host.close()
@@ -85,7 +85,7 @@ func (p *prepared) close() {
 	p.host, p.store = nil, nil
 }
 
-// run opens what only one process may have, and runs the node. The caller holds the lock.
+// run opens the sockets and the key, and runs the node. The caller holds the lock.
 func (p *prepared) run(ctx context.Context) error {
 	s, h := p.settings, p.host
 	if err := keepRecord(s); err != nil {

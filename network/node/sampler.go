@@ -19,7 +19,7 @@ import (
 // WireReport is the sum of the samples of the wire so far.
 type WireReport struct {
 	Samples   uint64 `json:"samples"`      // samples that were proven by their canaries
-	Unproven  uint64 `json:"unproven"`     // samples that missed canaries, and so prove nothing
+	Unproven  uint64 `json:"unproven"`     // samples that missed canaries, and so are no proof
 	Clear     uint64 `json:"clearPackets"` // packets with an overlay address in clear
 	LastError string `json:"lastError,omitempty"`
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// Settings are what a node works with: the operator's settings, and what the program that
-// embeds the node adds. Name, Interface, Etcd, the directories and the durations must be
+// Settings are the operator's settings, and the additions of the program that embeds the
+// node. Name, Interface, Etcd, the directories and the durations must be
 // set; config.Node.Parse gives them all.
 type Settings struct {
 	config.Settings
@@ -34,7 +34,7 @@ func (s Settings) Store() etcd.Options {
 	}
 }
 
-// self returns what the node knows of itself without a look at the host.
+// self returns the node's own part of the inputs of a plan.
 func (s Settings) self(key backend.PrivateKey, kernel bool) network.Self {
 	r := s.Rules
 	return network.Self{

@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// store is what a node reads from the registry and asks of it.
+// store is the registry as a running node needs it.
 type store interface {
 	Network(ctx context.Context) (config.Network, error)
 	Snapshot(ctx context.Context) (subnet.Snapshot, error)
@@ -23,7 +23,7 @@ type store interface {
 	leaseStore
 }
 
-// leaseStore is what the life of this node's lease needs from the registry.
+// leaseStore is the registry as far as the life of this node's lease needs it.
 type leaseStore interface {
 	acquire(ctx context.Context, w etcd.Want) (claim, error)
 	Choice(ctx context.Context, w etcd.Want) (etcd.Choice, error) // of acquire, which it does not make
