@@ -212,13 +212,20 @@ func (d *Device) send(out []conn.Outgoing) {
 	}
 }
 
-// sendMessage sends a message that is not data, and reports whether the kernel refused the local
-// address of the endpoint.
-func (d *Device) sendMessage(m peer.Datagram) (sourceRefused bool) {
+// handshakeClass is the traffic class of initiations and responses: AF41, so that a loaded path
+// does not delay them behind data. It is HANDSHAKE_DSCP of the kernel (messages.h).
+const handshakeClass = 0x88
+
+// sendMessage sends a message that is not data.
+func (d *Device) sendMessage(m peer.Datagram) conn.Outgoing {
+	class := uint8(0)
+	if kind := m.Message[0]; kind == noise.TypeInitiation || kind == noise.TypeResponse {
+		class = handshakeClass
+	}
 	out := make([]conn.Outgoing, 1)
-	out[0].Start(m.To.Remote, m.To.Local, m.Message, 0)
+	out[0].Start(m.To.Remote, m.To.Local, m.Message, class)
 	d.send(out)
-	return out[0].SourceRefused
+	return out[0]
 }
 
 // OnLoad makes the data path call f, which must be quick, with each batch that is so large that

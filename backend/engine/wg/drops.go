@@ -14,6 +14,7 @@ type counters struct {
 	exhausted  atomic.Uint64 // the keypair has no message counters left
 	noEndpoint atomic.Uint64 // the peer lost its endpoint before the message was sent
 	noSocket   atomic.Uint64 // datagrams without a socket: the interface is down, or the family is missing
+	unsent     atomic.Uint64 // datagrams with data that the kernel did not take: no route, a firewall; counted as noSocket too without a socket
 
 	// Datagrams from the sockets.
 	notWireGuard atomic.Uint64 // of no type or size of WireGuard
@@ -22,9 +23,9 @@ type counters struct {
 	undecoded    atomic.Uint64 // transport messages without a keypair or authenticity
 	replayed     atomic.Uint64 // transport messages
 	misrouted    atomic.Uint64 // inner packets from an address that is not the peer's, or malformed
-	congested    atomic.Uint64 // inner packets that could not carry a congestion mark
 	tunRefused   atomic.Uint64 // packets that the interface did not take: it is down
 
+	congested atomic.Uint64 // inner packets without ECN whose outer header was marked: delivered without the mark
 	cookies   atomic.Uint64 // sent
 	submitted atomic.Uint64 // batches that a worker pool took, or would have taken
 }
@@ -34,6 +35,9 @@ type Status struct {
 	// Drops is the number of dropped packets and messages by reason, since the device was made. A
 	// reason without drops is missing.
 	Drops map[string]uint64 `json:"drops,omitempty"`
+	// Unmarked is the number of inner packets without ECN that were delivered although their outer
+	// header carried a congestion mark.
+	Unmarked uint64 `json:"unmarked,omitempty"`
 	// Offloads is "on", "off" (by setting) or "refused" (by the kernel), for tun-rx, tun-tx, udp-rx
 	// and udp-tx.
 	Offloads map[string]string `json:"offloads,omitempty"`
@@ -43,7 +47,7 @@ type Status struct {
 func (d *Device) Status() Status {
 	overflow, expired := d.local.StagedDrops()
 	c := &d.counters
-	s := Status{Drops: map[string]uint64{}, Offloads: d.offloadStates()}
+	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Offloads: d.offloadStates()}
 	for reason, n := range map[string]uint64{
 		"malformed-packet":     c.malformed.Load(),
 		"no-peer":              c.unroutable.Load(),
@@ -59,7 +63,7 @@ func (d *Device) Status() Status {
 		"not-decrypted":        c.undecoded.Load(),
 		"replayed":             c.replayed.Load(),
 		"wrong-source":         c.misrouted.Load(),
-		"congestion":           c.congested.Load(),
+		"send-refused":         c.unsent.Load(),
 		"interface-refused":    c.tunRefused.Load(),
 	} {
 		if n > 0 {

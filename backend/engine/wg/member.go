@@ -47,7 +47,12 @@ func (m *member) tick() {
 // carryOut does the work that a call of a peer left to the device. No lock is held.
 func (d *Device) carryOut(p *peer.Peer, a peer.Actions) {
 	for _, out := range a.Datagrams {
-		if d.sendMessage(out) && p != nil {
+		sent := d.sendMessage(out)
+		if p == nil {
+			continue
+		}
+		p.CountSent(sent.Sent)
+		if sent.SourceRefused {
 			p.ClearSource()
 		}
 	}

@@ -117,7 +117,9 @@ func (s *memorySocket) Receive(in []conn.Incoming) (int, error) {
 }
 
 func (s *memorySocket) Send(out []conn.Outgoing) error {
-	for _, m := range out {
+	for i := range out {
+		m := &out[i]
+		m.Sent = m.Size
 		all := bytes.Join(m.Pieces, nil)
 		for at := 0; at < len(all); at += m.Segment {
 			s.wire.carry(parcel{s.at, m.To, all[at:min(at+m.Segment, len(all))]})

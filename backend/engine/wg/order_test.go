@@ -27,6 +27,7 @@ func (g *gate) Send(out []conn.Outgoing) error {
 		defer func() { go func() { <-done; close(g.sizes) }() }()
 	}
 	g.sizes <- out[0].Size
+	out[0].Sent = out[0].Size
 	return nil
 }
 

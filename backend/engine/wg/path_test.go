@@ -21,8 +21,10 @@ import (
 // keeper is a socket that keeps what was sent last.
 type keeper struct {
 	memorySocket
-	last []byte
-	size int
+	last    []byte
+	size    int
+	class   uint8 // of the outer header
+	refuses bool  // as a kernel without a route does
 }
 
 func (k *keeper) Send(out []conn.Outgoing) error {
@@ -31,7 +33,11 @@ func (k *keeper) Send(out []conn.Outgoing) error {
 		for _, p := range out[i].Pieces {
 			k.last = append(k.last, p...)
 		}
-		k.size = out[i].Segment
+		k.size, k.class = out[i].Segment, out[i].Class
+		out[i].Sent = out[i].Size
+		if k.refuses {
+			out[i].Sent = 0
+		}
 	}
 	return nil
 }
@@ -51,7 +57,7 @@ func tunnelEnds(t testing.TB) (near *Device, k *keeper, far *Device) {
 		d.tunnel = &sink{}
 		d.sockets.Store(&bound{v4: k})
 		d.linkMTU.Store(1420)
-		if err := configure(d, "public_key="+key(1)+"\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.0/8\n"); err != nil {
+		if err := configure(d, "public_key="+key(1)+"\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.0/8\nallowed_ip=fd00::1/128\n"); err != nil {
 			t.Fatal(err)
 		}
 		resume(t, d, send, receive, initiator)
@@ -165,6 +171,32 @@ func FuzzTrain(f *testing.F) {
 	})
 }
 
+func TestDataThatTheKernelRefusesIsNotSent(t *testing.T) {
+	d, k, _ := tunnelEnds(t)
+	s, p := newSender(d), onlyPeer(d)
+	k.refuses = true
+	s.packet(superPacket())
+	s.flush()
+	if got := p.Status().Sent; got != 0 {
+		t.Errorf("%d bytes counted, want 0", got)
+	}
+	if at, forget := p.Deadline(), 540*time.Second; at != 0 && at-d.now() < forget-time.Second {
+		t.Errorf("an answer is awaited in %v to data that was not sent", at-d.now())
+	}
+	if got := d.counters.unsent.Load(); got != 22 {
+		t.Errorf("%d datagrams counted as not sent, want 22", got)
+	}
+	k.refuses = false
+	s.packet(superPacket())
+	s.flush()
+	if got := p.Status().Sent; got != uint64(len(k.last)) {
+		t.Errorf("%d bytes counted, want %d", got, len(k.last))
+	}
+	if at := p.Deadline(); at == 0 || at-d.now() > 15*time.Second {
+		t.Errorf("the answer is awaited until %v, want 15 s", at-d.now())
+	}
+}
+
 func TestGarbageFromTheTUNIsDropped(t *testing.T) {
 	d, k, _ := tunnelEnds(t)
 	s := newSender(d)
@@ -209,10 +241,10 @@ func TestCongestionMarksCrossTheTunnel(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		inner, outer uint8
-		want         int // the mark that arrives; -1: dropped
+		want         int // the mark that arrives
 	}{
 		{"nothing", 0, 0, 0}, {"capable", 2, 2, 2}, {"congested outside", 2, 3, 3}, {"congested outside, the other codepoint", 1, 3, 3},
-		{"congested inside", 3, 3, 3}, {"congested, but not capable", 0, 3, -1},
+		{"congested inside", 3, 3, 3}, {"congested, but not capable", 0, 3, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for f := range 2 {
@@ -226,19 +258,49 @@ func TestCongestionMarksCrossTheTunnel(t *testing.T) {
 				} else {
 					pkt[1] |= c.inner << 4
 				}
-				dropped := c.outer == ce && !mark(pkt)
-				got := int(congestion(pkt))
-				if dropped {
-					got = -1
+				got := through(t, pkt, c.outer)
+				if int(congestion(got)) != c.want {
+					t.Errorf("family %d: got %d, want %d", f, congestion(got), c.want)
 				}
-				if got != c.want {
-					t.Errorf("family %d: got %d, want %d", f, got, c.want)
-				}
-				if f == 0 && offload.Sum(pkt[:20], 0) != 0xffff {
+				if f == 0 && offload.Sum(got[:20], 0) != 0xffff {
 					t.Error("header checksum")
 				}
 			}
 		})
+	}
+}
+
+func TestHandshakesLeaveWithAF41(t *testing.T) {
+	d, k, _ := tunnelEnds(t)
+	to := &peer.Endpoint{Remote: netip.MustParseAddrPort("192.0.2.2:51820")}
+	for _, c := range []struct {
+		kind byte
+		want uint8
+	}{{noise.TypeInitiation, 0x88}, {noise.TypeResponse, 0x88}, {noise.TypeCookie, 0}, {noise.TypeTransport, 0}} {
+		d.sendMessage(peer.Datagram{To: to, Message: []byte{c.kind, 0, 0, 0}})
+		if k.class != c.want {
+			t.Errorf("message of type %d leaves with traffic class %#x, want %#x", c.kind, k.class, c.want)
+		}
+	}
+}
+
+// through returns pkt as it leaves a tunnel whose outer header carried a congestion mark.
+func through(t *testing.T, pkt []byte, outer uint8) []byte {
+	t.Helper()
+	near, _, far := tunnelEnds(t)
+	tun := newMemoryTUN()
+	far.tunnel = tun
+	r := newReceiver(far)
+	r.in[0].Size = copy(r.in[0].Buf, sealed(near, 0, pkt))
+	r.in[0].Segment, r.in[0].ECN, r.in[0].From = r.in[0].Size, outer, netip.MustParseAddrPort("192.0.2.2:51820")
+	r.now, r.n = far.now(), 1
+	r.all()
+	select {
+	case got := <-tun.out:
+		return got
+	default:
+		t.Fatal("dropped")
+		return nil
 	}
 }
 

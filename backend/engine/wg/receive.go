@@ -239,8 +239,10 @@ func (r *receiver) inner(p *peer.Peer, plain []byte, outer uint8) {
 	}
 	pkt := plain[:size] // without the padding
 	if outer == ce && !mark(pkt) {
+		// RFC 6040, section 4.2, would drop the packet, since its sender cannot react to a mark. Kernel
+		// WireGuard and wireguard-go deliver it (RFC 3168 decapsulation in the kernel's words): routers
+		// that overwrite the whole traffic class would otherwise end a tunnel.
 		r.device.counters.congested.Add(1)
-		return // congestion that the inner sender could not react to: RFC 6040, section 4.2
 	}
 	r.merger.Add(pkt)
 }

@@ -217,7 +217,12 @@ func (s *sender) send() {
 		if t.SourceRefused {
 			p.ClearSource()
 		}
-		p.NoteSent(now, t.Size)
+		if t.Sent < t.Size {
+			s.device.counters.unsent.Add(uint64((t.Size - t.Sent + t.Segment - 1) / t.Segment))
+		}
+		if t.Sent > 0 { // data that the kernel refused was not sent: no answer to it can be awaited
+			p.NoteSent(now, t.Sent)
+		}
 	}
 	s.out, s.owners = s.out[:0], s.owners[:0]
 }

@@ -29,7 +29,7 @@ type Incoming struct {
 }
 
 // Outgoing is a datagram, or a train of datagrams of equal size to one address: only the last
-// datagram may be shorter. A send fills in SourceRefused.
+// datagram may be shorter. Send fills in Sent and SourceRefused.
 type Outgoing struct {
 	To      netip.AddrPort
 	Local   netip.Addr // the address to send from; the zero Addr leaves the choice to the routing table
@@ -38,6 +38,8 @@ type Outgoing struct {
 	Size    int        // bytes in all
 	Count   int        // datagrams
 	Class   uint8      // the traffic class of the outer header: DSCP and the two congestion bits
+
+	Sent int // bytes of the datagrams that the kernel took; the other datagrams were not sent
 
 	// SourceRefused reports that the kernel refused to send from Local, and that the train was sent
 	// again from an address of the kernel's choice: the caller should forget Local.

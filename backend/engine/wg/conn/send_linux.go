@@ -24,6 +24,9 @@ func (s *Socket) Send(out []Outgoing) error {
 	var last error
 	for len(out) > 0 {
 		n, err := s.sendSome(b, out)
+		for i := range out[:n] {
+			out[i].Sent = out[i].Size
+		}
 		if err != nil {
 			last = s.rescue(b, &out[n], err)
 			n++
@@ -85,7 +88,9 @@ func (s *Socket) rescue(b *sendBuffers, o *Outgoing, err error) error {
 		o.SourceRefused = true
 		retry := *o
 		retry.Local = netip.Addr{}
-		_, err = b.send(s, []Outgoing{retry})
+		if _, err = b.send(s, []Outgoing{retry}); err == nil {
+			o.Sent = o.Size
+		}
 	}
 	return err
 }
@@ -97,8 +102,12 @@ func (s *Socket) sendSingly(b *sendBuffers, o *Outgoing) error {
 	flush := func() {
 		for rest := singles; len(rest) > 0; {
 			n, err := b.send(s, rest)
+			for i := range rest[:n] {
+				o.Sent += rest[i].Size
+			}
 			if err != nil {
 				last = errors.Join(last, s.rescue(b, &rest[n], err))
+				o.Sent += rest[n].Sent
 				o.SourceRefused = o.SourceRefused || rest[n].SourceRefused
 				n++
 			}

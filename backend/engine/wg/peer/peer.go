@@ -39,7 +39,8 @@ type Endpoint struct {
 	Local  netip.Addr // the address that the peer's datagrams arrive at; the zero Addr leaves the choice to the routing table
 }
 
-// Datagram is a message that is not data, on its way out.
+// Datagram is a message that is not data, on its way out. The device calls CountSent when the kernel
+// has taken it.
 type Datagram struct {
 	To      *Endpoint
 	Message []byte
@@ -308,7 +309,6 @@ func (p *Peer) send(msg []byte) {
 
 // sendTo is send to an address that need not be the peer's endpoint. The caller holds p.mu.
 func (p *Peer) sendTo(to *Endpoint, msg []byte) {
-	p.sentBytes.Add(uint64(len(msg)))
 	p.out = append(p.out, Datagram{To: to, Message: msg})
 }
 

@@ -32,6 +32,9 @@ func (p *Peer) NoteSent(now Moment, size int) {
 	}
 }
 
+// CountSent counts size bytes of a Datagram that the kernel took.
+func (p *Peer) CountSent(size int) { p.sentBytes.Add(uint64(size)) }
+
 // applySendRules applies the rules of section 6 to a message that was sent. Every send passes here,
 // whatever its path: data of the data path, keepalives, handshake messages. It takes no lock, and
 // returns the moment at which Tick must be called at the latest, or 0 for no new moment.
