@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -19,16 +23,16 @@ import (
 // object, however many interfaces there are. The messages are read by hand because the library's
 // lists parse every attribute of every object, and a host has hundreds of pod links and may
 // have 50,000 routes; of a route the fixed header alone tells whether it matters.
-func readInventory(tunnel string, reach opt.Option[netip.Addr]) (Inventory, error) {
+func readInventory(tunnel string, reach opt.Option[netip.Addr], o overlay) (Inventory, error) {
 	conn, err := dialKernel()
 	if err != nil {
 		return Inventory{}, err
 	}
 	defer conn.close()
-	return conn.inventory(tunnel, reach)
+	return conn.inventory(tunnel, reach, o)
 }
 
-func (c *kernelConn) inventory(tunnel string, reach opt.Option[netip.Addr]) (Inventory, error) {
+func (c *kernelConn) inventory(tunnel string, reach opt.Option[netip.Addr], o overlay) (Inventory, error) {
 	links, err := c.links()
 	if err != nil {
 		return Inventory{}, err
@@ -44,20 +48,31 @@ func (c *kernelConn) inventory(tunnel string, reach opt.Option[netip.Addr]) (Inv
 		if l.name == tunnel {
 			v.tunnel = l.index
 		}
-		if l.name != tunnel && l.flags&unix.IFF_LOOPBACK == 0 {
-			v.Links = append(v.Links, Link{Name: l.name, MTU: l.mtu, Addresses: addresses[l.index]})
+	}
+	for _, l := range links {
+		switch {
+		case l.flags&unix.IFF_LOOPBACK != 0:
+			v.Loopback = slices.DeleteFunc(addresses[l.index], func(a LinkAddress) bool { return !a.Addr.IsGlobalUnicast() })
+		case l.name != tunnel:
+			v.Links = append(v.Links, Link{Name: l.name, MTU: l.mtu, Kind: l.kind, Up: l.flags&unix.IFF_UP != 0,
+				Bridge: names[l.master], Addresses: addresses[l.index]})
 		}
 	}
 	for _, f := range opt.Families() {
 		routes, err := c.routes(f, func(r routeHeader) bool {
-			return r.protocol == protocol || r.bits == 0 && r.kind == unix.RTN_UNICAST
+			network, ok := o.networks.Of(f).Get()
+			return r.protocol == protocol || r.bits == 0 && r.kind == unix.RTN_UNICAST || ok && r.bits >= network.Bits()
 		})
 		if err != nil {
 			return Inventory{}, err
 		}
 		for _, r := range routes {
-			v.addRoute(r, names, tunnel)
+			v.addRoute(r, names, tunnel, o)
 		}
+	}
+	v.readAcceptRA()
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, fs.ErrNotExist) {
+		v.NoIPv6 = true
 	}
 	if a, ok := reach.Get(); ok {
 		v.Reach = lookUpReach(a, names)
@@ -66,14 +81,49 @@ func (c *kernelConn) inventory(tunnel string, reach opt.Option[netip.Addr]) (Inv
 }
 
 // addRoute files a route under its kind: a route of ours, or a default route of the host.
-func (v *Inventory) addRoute(r kernelRoute, names map[int]string, tunnel string) {
-	if r.protocol == protocol {
+func (v *Inventory) addRoute(r kernelRoute, names map[int]string, tunnel string, o overlay) {
+	switch {
+	case r.protocol == protocol:
 		v.own = append(v.own, r)
-		return
+	case r.bits > 0:
+		if !o.shadowed(r.dst) || len(r.links) > 0 && names[r.links[0]] == tunnel {
+			return
+		}
+		s := Shadow{Dst: r.dst}
+		if len(r.links) > 0 && r.kind == unix.RTN_UNICAST {
+			s.Link = names[r.links[0]]
+		}
+		v.Inside = append(v.Inside, s)
+	default:
+		for _, link := range r.links {
+			if name, ok := names[link]; ok && name != tunnel {
+				v.Routes = append(v.Routes, DefaultRoute{Family: r.family, Link: name, Metric: int(r.metric),
+					RA: r.protocol == unix.RTPROT_RA, Source: valid(r.source), Gateway: valid(r.gateway)})
+			}
+		}
 	}
-	for _, link := range r.links {
-		if name, ok := names[link]; ok && name != tunnel {
-			v.Routes = append(v.Routes, DefaultRoute{Family: r.family, Link: name, Metric: int(r.metric), RA: r.protocol == unix.RTPROT_RA})
+}
+
+// valid returns None for the zero Addr.
+func valid(a netip.Addr) opt.Option[netip.Addr] {
+	if !a.IsValid() {
+		return opt.None[netip.Addr]()
+	}
+	return opt.Some(a)
+}
+
+// readAcceptRA reads accept_ra of the links whose default route or address the kernel made
+// from a router advertisement. A setting that cannot be read counts as 0: the kernel ignores
+// advertisements.
+func (v *Inventory) readAcceptRA() {
+	for i, l := range v.Links {
+		learned := slices.ContainsFunc(l.Addresses, func(a LinkAddress) bool { return a.RA }) ||
+			slices.ContainsFunc(v.Routes, func(r DefaultRoute) bool { return r.RA && r.Link == l.Name })
+		if !learned {
+			continue
+		}
+		if text, err := readSysctl("net/ipv6/conf/" + l.Name + "/accept_ra"); err == nil {
+			v.Links[i].AcceptRA, _ = strconv.Atoi(text)
 		}
 	}
 }
@@ -135,18 +185,19 @@ func (c *kernelConn) dump(request int, header nl.NetlinkRequestData, reset func(
 
 // kernelLink is a link as the kernel lists it.
 type kernelLink struct {
-	index int
-	name  string
-	mtu   int    // bytes
-	flags uint32 // IFF_…
-	kind  string // the kernel's name of a virtual link's kind; "" for a physical link
+	index  int
+	name   string
+	mtu    int    // bytes
+	flags  uint32 // IFF_…
+	kind   string // the kernel's name of a virtual link's kind; "" for a physical link
+	master int    // interface index of the bridge or bond that the link is a port of
 }
 
 // forPods reports whether links of this kind are made for pods, containers and virtual
 // machines, a link for each. Without an address such links lead to the pod alone.
 func (l kernelLink) forPods() bool {
 	switch l.kind {
-	case "veth", "macvlan", "macvtap", "ipvlan", "ipvtap", "tun", "netkit", "ifb", "dummy":
+	case "veth", "macvlan", "macvtap", "ipvlan", "ipvtap", "tap", "netkit", "ifb", "dummy":
 		return true
 	}
 	return false
@@ -191,6 +242,8 @@ func parseLink(body []byte) (kernelLink, bool) {
 			l.name = unix.ByteSliceToString(value)
 		case unix.IFLA_MTU:
 			l.mtu = int(uint32Value(value))
+		case unix.IFLA_MASTER:
+			l.master = int(uint32Value(value))
 		case unix.IFLA_LINKINFO:
 			for kind, value := range attributes(value) {
 				if kind == unix.IFLA_INFO_KIND {
@@ -198,6 +251,9 @@ func parseLink(body []byte) (kernelLink, bool) {
 				}
 			}
 		}
+	}
+	if l.kind == "tun" && binary.NativeEndian.Uint16(body[2:]) == unix.ARPHRD_ETHER {
+		l.kind = "tap" // of a virtual machine; without Ethernet it is the tunnel of a VPN
 	}
 	return l, l.name != ""
 }
@@ -234,6 +290,12 @@ type kernelAddress struct {
 	flags uint32
 }
 
+// From linux/if_addr.h, since Linux 5.18: who made an address.
+const (
+	addressProtocol  = 11 // IFA_PROTO
+	protocolKernelRA = 2  // IFAPROT_KERNEL_RA
+)
+
 // parseAddress reads the body of an RTM_NEWADDR or RTM_DELADDR message. It is false for a
 // body without a usable address.
 func parseAddress(body []byte) (kernelAddress, bool) {
@@ -250,6 +312,8 @@ func parseAddress(body []byte) (kernelAddress, bool) {
 			address, _ = netip.AddrFromSlice(value)
 		case unix.IFA_FLAGS:
 			a.flags = uint32Value(value)
+		case addressProtocol:
+			a.RA = len(value) == 1 && value[0] == protocolKernelRA
 		}
 	}
 	a.Addr, a.Bits = address, int(body[1])

@@ -28,9 +28,9 @@ type kernelRoute struct {
 	routeHeader
 	dst     netip.Prefix
 	metric  uint32
-	links   []int // interface indexes: the route's own and each hop's
-	gateway bool  // the route has a gateway
-	source  netip.Addr
+	links   []int      // interface indexes: the route's own and each hop's
+	gateway netip.Addr // of the next hop
+	source  netip.Addr // the preferred source
 }
 
 // routes lists the routes of a family's main table for which wanted is true.
@@ -87,8 +87,12 @@ func parseKernelRoute(h routeHeader, body []byte) kernelRoute {
 			r.metric = uint32Value(value)
 		case unix.RTA_OIF:
 			r.links = append(r.links, int(uint32Value(value)))
-		case unix.RTA_GATEWAY, unix.RTA_VIA:
-			r.gateway = true
+		case unix.RTA_GATEWAY:
+			r.gateway, _ = netip.AddrFromSlice(value)
+		case unix.RTA_VIA: // struct rtvia: the address of another family
+			if len(value) > 2 {
+				r.gateway, _ = netip.AddrFromSlice(value[2:])
+			}
 		case unix.RTA_PREFSRC:
 			r.source, _ = netip.AddrFromSlice(value)
 		case unix.RTA_MULTIPATH:
@@ -105,7 +109,7 @@ func (r kernelRoute) ours(tunnel int) (Route, bool) {
 	switch {
 	case r.kind == unix.RTN_UNREACHABLE && r.metric == netMetric:
 		return Route{Dst: r.dst}, true
-	case r.kind == unix.RTN_UNICAST && r.metric == tunnelMetric && tunnel != 0 && slices.Equal(r.links, []int{tunnel}) && !r.gateway:
+	case r.kind == unix.RTN_UNICAST && r.metric == tunnelMetric && tunnel != 0 && slices.Equal(r.links, []int{tunnel}) && !r.gateway.IsValid():
 		return Route{Dst: r.dst, Tunnel: true}, true
 	}
 	return Route{}, false

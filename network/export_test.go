@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
@@ -25,7 +27,12 @@ func EnvChanges(ctx context.Context, path string, want opt.Option[config.Env]) (
 }
 
 // StateOf derives the state of the host from an inventory, as Observe does.
-func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hostState(c, v) }
+func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hostState(c, v, Inputs{}) }
+
+// StateFor is StateOf with the last inputs.
+func StateFor(c config.UplinkChoice, v Inventory, in Inputs) (HostState, error) {
+	return hostState(c, v, in)
+}
 
 // CountDumps returns how many lists an inventory asks the kernel for.
 func CountDumps(tunnel string) (int, error) {
@@ -34,7 +41,7 @@ func CountDumps(tunnel string) (int, error) {
 		return 0, err
 	}
 	defer c.close()
-	_, err = c.inventory(tunnel, opt.None[netip.Addr]())
+	_, err = c.inventory(tunnel, opt.None[netip.Addr](), overlay{})
 	return c.dumps, err
 }
 
@@ -46,5 +53,28 @@ func OwnRoutes(o *Observer) (int, error) {
 
 // ReadInventory is the kernel's side of Observe.
 func ReadInventory(tunnel string, reach opt.Option[netip.Addr]) (Inventory, error) {
-	return readInventory(tunnel, reach)
+	return readInventory(tunnel, reach, overlay{})
+}
+
+// ParseMessage parses the body of a kernel message twice, as a list and as an announcement.
+func ParseMessage(t interface{ Errorf(string, ...any) }, kind uint16, body []byte) {
+	if l, ok := parseLink(body); ok && l.name == "" {
+		t.Errorf("a link without a name")
+	}
+	if a, ok := parseAddress(body); ok && !a.Addr.IsValid() {
+		t.Errorf("an invalid address")
+	}
+	if h, ok := parseRouteHeader(body); ok {
+		r := parseKernelRoute(h, body)
+		r.ours(1)
+		_ = r.String()
+	}
+	f := &eventFilter{
+		overlay: func() overlay { return overlay{} },
+		links:   map[int]kernelLink{}, addresses: map[int]map[LinkAddress]bool{}, forward: map[uint8]uint32{},
+	}
+	f.matters(kind, body)
+	if kind == unix.RTM_NEWADDR && f.matters(kind, body) {
+		t.Errorf("the same address matters twice")
+	}
 }

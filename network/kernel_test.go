@@ -179,6 +179,43 @@ func TestSysctlsGoBackToWhatWasFound(t *testing.T) {
 	}
 }
 
+// A router that is silent for a while loses its route, and with the original accept_ra the
+// kernel would not hear it again while it forwards.
+func TestAcceptRAStaysWhileForwardingIsOurs(t *testing.T) {
+	tunnel(t)
+	before := filepath.Join(t.TempDir(), "found.json")
+	sh(t, "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.tun9p.accept_ra=1")
+	want := func(s ...network.Sysctl) func() ([]diff.Change, error) {
+		return func() ([]diff.Change, error) { return network.SysctlChanges(t.Context(), before, s) }
+	}
+	forward := network.Sysctl{Path: "net/ipv6/conf/all/forwarding", Value: "1"}
+	for _, tt := range []struct {
+		name string
+		want func() ([]diff.Change, error)
+		ra   string
+	}{
+		{"the router speaks", want(network.Sysctl{Path: "net/ipv6/conf/tun9p/accept_ra", Value: "2"}, forward), "2"},
+		{"the router is silent", want(forward), "2"},
+		{"teardown", want(), "1"},
+	} {
+		settle(t, tt.want)
+		if got := strings.TrimSpace(sh(t, "sysctl -n net.ipv6.conf.tun9p.accept_ra")); got != tt.ra {
+			t.Errorf("%s: accept_ra is %s, want %s", tt.name, got, tt.ra)
+		}
+	}
+}
+
+func TestSettingThatCannotBeReadDoesNotKeepTheOthersFromTheirs(t *testing.T) {
+	before := filepath.Join(t.TempDir(), "found.json")
+	sh(t, "sysctl -qw net.ipv4.ip_forward=0")
+	changes, err := network.SysctlChanges(t.Context(), before, []network.Sysctl{
+		{Path: "net/ipv6/conf/nosuch/accept_ra", Value: "2"}, {Path: "net/ipv4/ip_forward", Value: "1"},
+	})
+	if err == nil || len(changes) != 1 || !strings.Contains(changes[0].Object, "net.ipv4.ip_forward") {
+		t.Errorf("got %v, %v", changes, err)
+	}
+}
+
 func TestSysctlOfOthersIsNotTakenBack(t *testing.T) {
 	before := filepath.Join(t.TempDir(), "found.json")
 	sh(t, "sysctl -qw net.ipv4.ip_forward=1")
@@ -221,7 +258,7 @@ func TestInventoryHoldsAddressesAndDefaultRoutes(t *testing.T) {
 	if slices.ContainsFunc(view.Links, func(l network.Link) bool { return l.Name == "tun9" || l.Name == "lo" }) {
 		t.Errorf("the tunnel or lo is among %v", view.Links)
 	}
-	up, err := network.Uplinks(config.UplinkChoice{}, view)
+	up, err := network.Uplinks(config.UplinkChoice{}, view, opt.Dual[netip.Addr]{})
 	if err != nil {
 		t.Fatal(err)
 	}

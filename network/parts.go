@@ -28,6 +28,10 @@ type Part struct {
 	Name    string
 	Changes func(context.Context, State) ([]diff.Change, error)
 
+	// Independent says that no change rests on an earlier change of the part, so that a
+	// family whose change fails does not stop the other.
+	Independent bool
+
 	// Readiness marks a part whose presence tells other programs that the data path is in
 	// place, such as subnet.env. It is not brought up to date after an earlier part's error.
 	Readiness bool
@@ -75,13 +79,13 @@ func Parts(o PartOptions) []Part {
 		{Name: firewallPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Firewall.Changes(ctx, want.Firewall)
 		}},
-		{Name: sysctlsPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: sysctlsPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return sysctls.changes(ctx, want.Sysctls)
 		}},
 		{Name: devicePart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Device.Changes(ctx, o.Key, want.Device)
 		}},
-		{Name: routesPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		{Name: routesPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return routes.changes(ctx, want.Routes)
 		}},
 		{Name: envPart, Readiness: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {

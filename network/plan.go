@@ -12,6 +12,7 @@ import (
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/subnet"
 )
@@ -56,12 +57,21 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 	if !ok {
 		return State{}, nil
 	}
-	scopes := scopes(in.Network, own)
+	good, invalid := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases)
+	state, problems := planFor(in, own, good)
+	return state, slices.Concat(invalid, problems, shadowProblems(in, own.Subnets, good))
+}
+
+// planFor returns the desired state for this node's lease and the valid leases of peers.
+func planFor(in Inputs, own subnet.Lease, valid []subnet.Lease) (State, []subnet.Problem) {
+	scopes, problems := possibleScopes(in, scopes(in.Network, own))
 	if scopes.Len() == 0 {
-		return State{}, []subnet.Problem{{Object: in.Self.Name, Reason: "this node's lease has no subnet of a family that the network has switched on"}}
+		if len(problems) == 0 {
+			problems = []subnet.Problem{{Object: in.Self.Name, Reason: "this node's lease has no subnet of a family that the network has switched on"}}
+		}
+		return State{}, problems
 	}
-	good, problems := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases)
-	peers, more := peers(in, good)
+	peers, more := peers(in, valid)
 	device := backend.Config{
 		Port:         Port(in),
 		MTU:          MTU(in),
@@ -89,14 +99,13 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 // subnet of each family stands in for the subnets of the lease. The zero State, with the
 // reason as a Problem, says that this network cannot work on this host.
 func Preflight(in Inputs) (State, []subnet.Problem) {
-	in.Leases = nil
-	in.Lease = opt.Some(subnet.Lease{
+	state, problems := planFor(in, subnet.Lease{
 		Node: in.Self.Name, Key: in.Self.Key, Endpoints: Endpoints(in),
 		Subnets: opt.Map(in.Network.Ranges, func(_ opt.Family, r config.Range) netip.Prefix {
 			return netip.PrefixFrom(r.SubnetMin, r.SubnetLen)
 		}),
-	})
-	return Plan(in)
+	}, nil)
+	return state, append(problems, shadowProblems(in, opt.Dual[netip.Prefix]{}, nil)...)
 }
 
 // scopes pairs each family's network with this node's part of it: the families that both
@@ -179,7 +188,7 @@ func commonEndpoint(mine opt.Dual[Uplink], theirs opt.Dual[netip.AddrPort]) (net
 // rules applies the operator's policy to the scopes and to the uplinks of the moment.
 func rules(in Inputs, scopes opt.Dual[firewall.Scope]) firewall.Config {
 	policy := in.Self.Policy
-	policy.Uplinks, policy.Except = in.Exits, in.Underlay
+	policy.Uplinks, policy.Except = set.NewNames(slices.Concat(slices.Collect(in.Exits.All()), slices.Collect(in.Outward.All()))...), in.Underlay
 	return policy.Config(in.Self.Interface, scopes)
 }
 
@@ -208,10 +217,10 @@ func settings(in Inputs, scopes opt.Dual[firewall.Scope]) []Sysctl {
 		out = append(out, Sysctl{"net/ipv4/conf/all/send_redirects", "0"})
 	}
 	if scopes.V6.Present() {
-		if u, ok := in.Uplinks.V6.Get(); ok && u.RA {
-			out = append(out, Sysctl{"net/ipv6/conf/" + u.Name + "/accept_ra", "2"})
+		for name := range in.AcceptRA.All() {
+			out = append(out, Sysctl{"net/ipv6/conf/" + name + "/accept_ra", "2"})
 		}
-		out = append(out, Sysctl{"net/ipv6/conf/all/forwarding", "1"})
+		out = append(out, Sysctl{ipv6Forwarding, "1"})
 	}
 	return out
 }

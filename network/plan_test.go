@@ -69,9 +69,9 @@ func inputs(t failer, doc string, size int) network.Inputs {
 		HostState: network.HostState{
 			Uplinks: opt.Dual[network.Uplink]{
 				V4: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("192.0.2.1"), Public: netip.MustParseAddr("192.0.2.1")}),
-				V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1"), RA: true}),
+				V6: opt.Some(network.Uplink{Name: "eth0", MTU: 1500, Address: netip.MustParseAddr("2001:db8::1"), Public: netip.MustParseAddr("2001:db8::1")}),
 			},
-			Exits: set.NewNames("eth0", "eth1"),
+			Exits: set.NewNames("eth0", "eth1"), AcceptRA: set.NewNames("eth0"),
 		},
 		Lease: opt.Some(node(1)),
 	}

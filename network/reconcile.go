@@ -168,22 +168,25 @@ func (r *Reconciler) Apply(ctx context.Context, want State) ([]diff.Change, erro
 	return done, errors.Join(errs...)
 }
 
-// applyPart runs the changes of a part, up to the first that fails: the next change of a
-// part may rest on it.
+// applyPart runs the changes of a part, also when the part could list only some of them.
+// After a change that fails the rest of the part may rest on it and does not run, except in
+// a part whose changes are independent.
 func (r *Reconciler) applyPart(ctx context.Context, p Part, want State) (done []diff.Change, err error) {
 	changes, err := p.list(ctx, want)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	for _, c := range changes {
 		r.host.Expire()
 		if err := c.Run(ctx); err != nil {
-			return done, fmt.Errorf("%s: %w", c.Verb, err)
+			errs = append(errs, fmt.Errorf("%s: %w", c.Verb, err))
+			if p.Independent {
+				continue
+			}
+			break
 		}
 		r.log.Info().Str("part", c.Part).Str("verb", c.Verb).Str("object", c.Object).Msg("changed")
 		done = append(done, c)
 	}
-	return done, nil
+	return done, errors.Join(errs...)
 }
 
 // Pending returns the changes that Apply would make now, and makes none. A part that depends

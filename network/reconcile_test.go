@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/networktest"
@@ -258,6 +259,30 @@ func TestReadinessMarkerIsNotWrittenAfterAnError(t *testing.T) {
 	}
 }
 
+// A part that could list one family only still changes that family; changes that do not
+// rest on each other do not stop each other.
+func TestChangesOfOneFamilyRunAlthoughTheOtherFails(t *testing.T) {
+	for _, independent := range []bool{false, true} {
+		var ran []string
+		change := func(name string, err error) diff.Change {
+			return diff.Change{Verb: "add", Object: name, Run: func(context.Context) error { ran = append(ran, name); return err }}
+		}
+		r := network.New(network.Options{Host: &networktest.Host{}, Parts: []network.Part{{Name: "routes", Independent: independent,
+			Changes: func(context.Context, network.State) ([]diff.Change, error) {
+				return []diff.Change{change("IPv4", nil), change("IPv6", errors.New("refused")), change("IPv4 again", nil)}, errors.New("IPv6 is not listed")
+			}}}})
+		done, err := r.Apply(t.Context(), network.State{})
+		want := []string{"IPv4", "IPv6"}
+		if independent {
+			want = append(want, "IPv4 again")
+		}
+		if !slices.Equal(ran, want) || len(done) != len(want)-1 || err == nil ||
+			!strings.Contains(err.Error(), "routes: add: refused") && !strings.Contains(err.Error(), "IPv6 is not listed") {
+			t.Errorf("independent %v: ran %q, want %q; done %v, %v", independent, ran, want, done, err)
+		}
+	}
+}
+
 func TestTeardownRemovesTheMarkerAlthoughAPartFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)
@@ -285,7 +310,7 @@ func TestLastObservedHostStandsWhenTheKernelDoesNotAnswer(t *testing.T) {
 		b.offer(3)
 		synctest.Wait()
 		s := b.status(t)
-		if s.Err == nil || b.device.Have() != "2 peers" || b.reconciler.Inputs().HostState != before {
+		if s.Err == nil || b.device.Have() != "2 peers" || b.reconciler.Inputs().Uplinks != before.Uplinks {
 			t.Errorf("error %v, device %q", s.Err, b.device.Have())
 		}
 		observed, expired := b.host.Observed()

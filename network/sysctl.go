@@ -16,6 +16,9 @@ import (
 	"github.com/loden-net/loden/config/diff"
 )
 
+// ipv6Forwarding is the setting that forwards IPv6 packets of all interfaces.
+const ipv6Forwarding = "net/ipv6/conf/all/forwarding"
+
 // Sysctl is a kernel setting, named by its path below /proc/sys.
 type Sysctl struct{ Path, Value string }
 
@@ -31,18 +34,21 @@ type found struct{ Was, Set string }
 
 // changes compares each wanted setting with /proc/sys; settings that we changed and that
 // are no longer wanted get their original value back, unless another program has changed them.
+// A setting that cannot be read does not keep the other settings from theirs.
 func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error) {
 	memory, err := s.load()
 	if err != nil {
 		return nil, err
 	}
 	var out []diff.Change
+	var errs []error
 	wanted := map[string]bool{}
 	for _, w := range want {
 		wanted[w.Path] = true
 		have, err := readSysctl(w.Path)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		if have != w.Value {
 			out = append(out, diff.Change{Part: sysctlsPart, Verb: "set", Object: fmt.Sprintf("%s %s (was %s)", name(w.Path), w.Value, have),
@@ -50,12 +56,19 @@ func (s sysctls) changes(_ context.Context, want []Sysctl) ([]diff.Change, error
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(memory)) {
-		if f := memory[path]; !wanted[path] {
+		if f := memory[path]; !wanted[path] && !stays(path, wanted) {
 			out = append(out, diff.Change{Part: sysctlsPart, Verb: "restore", Object: fmt.Sprintf("%s %s", name(path), f.Was),
 				Run: func(context.Context) error { return s.restore(path, f) }})
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
+}
+
+// stays reports whether a setting that is not wanted any more keeps our value: accept_ra of
+// an interface whose router was silent for a while. Its route has gone, and with the
+// original value the kernel would ignore the router for as long as it forwards.
+func stays(path string, wanted map[string]bool) bool {
+	return wanted[ipv6Forwarding] && strings.HasPrefix(path, "net/ipv6/conf/") && strings.HasSuffix(path, "/accept_ra")
 }
 
 // set remembers the original value the first time, then writes.

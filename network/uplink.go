@@ -17,9 +17,8 @@ import (
 type Uplink struct {
 	Name    string     // interface
 	MTU     int        // bytes
-	Address netip.Addr // local address on the interface
+	Address netip.Addr // local address: on the interface, or on the loopback when the interface has none
 	Public  netip.Addr // address that is announced; differs from Address behind a NAT
-	RA      bool       // the default route was learned by router advertisement
 }
 
 // errNoUplink names the remedy.
@@ -27,9 +26,11 @@ var errNoUplink = errors.New("no uplink: this host has no default route with a u
 
 // Uplinks chooses the uplink of each family in flannel's order: every --iface, every
 // --iface-regex, --iface-can-reach; without any of them the interface that holds
-// --public-ip, else the interface of the default route with the lowest metric. A family
-// without a usable address is absent; a host without any uplink is an error.
-func Uplinks(c config.UplinkChoice, v Inventory) (opt.Dual[Uplink], error) {
+// --public-ip, else the interface of the default route with the lowest metric. Among the
+// addresses of the interface see bestAddress; announced is the address that this node
+// announces now. A family without a usable address is absent; a host without any uplink is
+// an error.
+func Uplinks(c config.UplinkChoice, v Inventory, announced opt.Dual[netip.Addr]) (opt.Dual[Uplink], error) {
 	var up opt.Dual[Uplink]
 	named, err := namedUplink(c, v)
 	if err != nil {
@@ -37,7 +38,7 @@ func Uplinks(c config.UplinkChoice, v Inventory) (opt.Dual[Uplink], error) {
 	}
 	for _, f := range opt.Families() {
 		public := c.Public.Of(f)
-		u, err := familyUplink(f, named, public, v)
+		u, err := familyUplink(f, named, public, announced.Of(f), v)
 		if err != nil {
 			return up, err
 		}
@@ -86,7 +87,9 @@ func namedUplink(c config.UplinkChoice, v Inventory) (opt.Option[choice], error)
 	return opt.None[choice](), fmt.Errorf("no interface fits --iface, --iface-regex or --iface-can-reach: this host has %s", strings.Join(have, ", "))
 }
 
-// findIface finds an interface by its name, or by an address that it holds.
+// findIface finds an interface by its name, or by an address that it holds. For an address
+// of the loopback, which the host has when its uplinks are unnumbered, that is the interface
+// of the family's default route.
 func findIface(want string, v Inventory) (choice, bool) {
 	if l, ok := v.link(want); ok {
 		return choice{link: l}, true
@@ -95,7 +98,7 @@ func findIface(want string, v Inventory) (choice, bool) {
 	if err != nil {
 		return choice{}, false
 	}
-	if l, ok := v.holder(addr); ok {
+	if l, ok := v.carrier(addr); ok {
 		return choice{l, opt.Some(addr)}, true
 	}
 	return choice{}, false
@@ -119,14 +122,23 @@ func matchIface(re *regexp.Regexp, links []Link) (choice, bool) {
 }
 
 // familyUplink returns the uplink of a family, if the host has an uplink in it.
-func familyUplink(f opt.Family, named opt.Option[choice], public opt.Option[netip.Addr], v Inventory) (opt.Option[Uplink], error) {
+func familyUplink(f opt.Family, named opt.Option[choice], public, announced opt.Option[netip.Addr], v Inventory) (opt.Option[Uplink], error) {
 	route, hasRoute := v.defaultRoute(f)
 	on := func(l Link, a netip.Addr) opt.Option[Uplink] {
-		return opt.Some(Uplink{Name: l.Name, MTU: l.MTU, Address: a, RA: hasRoute && route.RA && route.Link == l.Name})
+		return opt.Some(Uplink{Name: l.Name, MTU: l.MTU, Address: a})
 	}
 	best := func(l Link) opt.Option[Uplink] {
-		if a, ok := bestAddress(f, l.Addresses); ok {
+		r := opt.None[DefaultRoute]()
+		if hasRoute && route.Link == l.Name {
+			r = opt.Some(route)
+		}
+		if a, ok := bestAddress(f, l.Addresses, announced, r); ok {
 			return on(l, a)
+		}
+		if r.Present() { // an unnumbered uplink: the host's address is on the loopback
+			if a, ok := bestAddress(f, v.Loopback, announced, r); ok {
+				return on(l, a)
+			}
 		}
 		return opt.None[Uplink]()
 	}
@@ -137,7 +149,7 @@ func familyUplink(f opt.Family, named opt.Option[choice], public opt.Option[neti
 		return best(c.link), nil
 	}
 	if a, ok := public.Get(); ok {
-		l, ok := v.holder(a)
+		l, ok := v.carrier(a)
 		if !ok {
 			return opt.None[Uplink](), fmt.Errorf("--public-ip %s is on no interface of this host: to announce an address behind a NAT, name the interface with --iface too", a)
 		}
@@ -150,26 +162,41 @@ func familyUplink(f opt.Family, named opt.Option[choice], public opt.Option[neti
 	return best(link), nil
 }
 
-// bestAddress prefers a permanent address to a learned address, and any other address to an
-// IPv4 link-local address. Temporary, deprecated and IPv6 link-local addresses are never a
-// node's address.
-func bestAddress(f opt.Family, list []LinkAddress) (netip.Addr, bool) {
+// bestAddress returns the address that a node announces among the addresses of its uplink.
+// route is the default route, where it leaves by that uplink. Each of these properties
+// weighs more than all that follow it:
+//
+//  1. the address is not deprecated, not temporary, not IPv4 link-local;
+//  2. it has a network, or is the preferred source of the default route. A virtual address
+//     that moves between hosts comes as a single address (/32, /128);
+//  3. it is announced now: each change costs every peer a handshake;
+//  4. it is the preferred source of the default route;
+//  5. it is in the gateway's network;
+//  6. it is permanent, not learned.
+//
+// Loopback and IPv6 link-local addresses are never a node's address.
+func bestAddress(f opt.Family, list []LinkAddress, announced opt.Option[netip.Addr], route opt.Option[DefaultRoute]) (netip.Addr, bool) {
 	fit := slices.DeleteFunc(slices.Clone(list), func(a LinkAddress) bool {
-		return opt.FamilyOf(a.Addr) != f || a.Temporary || a.Deprecated || a.Addr.IsLoopback() ||
-			a.Addr.Is6() && a.Addr.IsLinkLocalUnicast()
+		return opt.FamilyOf(a.Addr) != f || a.Addr.IsLoopback() || a.Addr.Is6() && a.Addr.IsLinkLocalUnicast()
 	})
 	if len(fit) == 0 {
 		return netip.Addr{}, false
 	}
-	rank := func(a LinkAddress) int {
-		n := 0
-		if !a.Permanent {
-			n++
+	r := route.Or(DefaultRoute{})
+	cost := func(a LinkAddress) int {
+		isSource, isAnnounced := r.Source == opt.Some(a.Addr), announced == opt.Some(a.Addr)
+		gateway, ok := r.Gateway.Get()
+		near := ok && netip.PrefixFrom(a.Addr, a.Bits).Contains(gateway)
+		cost := 0
+		for i, worse := range []bool{
+			!a.Permanent, !near, !isSource, !isAnnounced, a.hostPrefix() && !isSource,
+			a.Addr.IsLinkLocalUnicast(), a.Temporary, a.Deprecated,
+		} {
+			if worse {
+				cost |= 1 << i
+			}
 		}
-		if a.Addr.IsLinkLocalUnicast() {
-			n += 2
-		}
-		return n
+		return cost
 	}
-	return slices.MinFunc(fit, func(a, b LinkAddress) int { return cmp.Compare(rank(a), rank(b)) }).Addr, true
+	return slices.MinFunc(fit, func(a, b LinkAddress) int { return cmp.Compare(cost(a), cost(b)) }).Addr, true
 }

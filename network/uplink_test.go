@@ -18,7 +18,7 @@ import (
 //	lab   169.254.3.3 alone
 func machine() network.Inventory {
 	addr := func(s string) network.LinkAddress {
-		return network.LinkAddress{Addr: netip.MustParseAddr(s), Permanent: true}
+		return network.LinkAddress{Addr: netip.MustParseAddr(s), Bits: 24, Permanent: true}
 	}
 	temporary, deprecated, learned := addr("2001:db8::aaaa"), addr("2001:db8::bbbb"), addr("2001:db8::cccc")
 	temporary.Temporary, deprecated.Deprecated, learned.Permanent = true, true, false
@@ -59,7 +59,7 @@ func TestUplinksFollowFlannelsOrder(t *testing.T) {
 		{"public address behind a NAT", config.UplinkChoice{Ifaces: []string{"eth1"}, Public: opt.Dual[netip.Addr]{V4: opt.Some(netip.MustParseAddr("203.0.113.1"))}}, machine(), "eth1 198.51.100.7 203.0.113.1", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			up, err := network.Uplinks(tt.node, tt.view)
+			up, err := network.Uplinks(tt.node, tt.view, opt.Dual[netip.Addr]{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,22 +89,10 @@ func TestUplinkErrorsSayWhatToDo(t *testing.T) {
 		{"nothing at all", config.UplinkChoice{}, network.Inventory{}, "name the interface with --iface"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := network.Uplinks(tt.node, tt.view); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := network.Uplinks(tt.node, tt.view, opt.Dual[netip.Addr]{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestRouterAdvertisementIsRemembered(t *testing.T) {
-	up, err := network.Uplinks(config.UplinkChoice{}, machine())
-	if err != nil {
-		t.Fatal(err)
-	}
-	v4, _ := up.V4.Get()
-	v6, _ := up.V6.Get()
-	if v4.RA || !v6.RA {
-		t.Errorf("got RA %v for IPv4, %v for IPv6", v4.RA, v6.RA)
 	}
 }
 

@@ -208,12 +208,7 @@ func (f *eventFilter) route(kind uint16, h routeHeader, body []byte) bool {
 	}
 	o := f.overlay()
 	network, ok := o.networks.Of(h.family).Get()
-	if !ok || h.bits < network.Bits() {
-		return false
-	}
-	dst := parseKernelRoute(h, body).dst
-	own, ok := o.subnets.Of(h.family).Get()
-	return network.Contains(dst.Addr()) && !(ok && h.bits >= own.Bits() && own.Contains(dst.Addr()))
+	return ok && h.bits >= network.Bits() && o.shadowed(parseKernelRoute(h, body).dst)
 }
 
 // allInterfaces is the interface index of settings for all interfaces

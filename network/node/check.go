@@ -68,6 +68,7 @@ func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Fi
 	c.host.firewall, _ = find(ctx, c, "firewall", c.firewall)
 	if n, ok := c.network.Get(); ok {
 		c.mtu(n)
+		c.judge(n)
 		c.overlay(n)
 		if c.working && !c.host.state.Uplinks.IsZero() {
 			find(ctx, c, "port", func(ctx context.Context) (none, string, error) { return c.port(ctx, n) })
@@ -233,16 +234,20 @@ func (c *check) firewall(ctx context.Context) (*firewall.Firewall, string, error
 
 // mtu checks the tunnel's MTU.
 func (c *check) mtu(n config.Network) {
-	mtu := network.MTU(c.host.inputs(n))
-	if mtu < minMTU && n.Ranges.V6.Present() {
-		c.add("MTU", "", fmt.Errorf("%d bytes in the tunnel, and IPv6 needs %d (RFC 8200): raise the uplink's MTU", mtu, minMTU))
-		return
-	}
-	c.add("MTU", fmt.Sprintf("%d bytes in the tunnel", mtu), nil)
+	c.add("MTU", fmt.Sprintf("%d bytes in the tunnel", network.MTU(c.host.inputs(n))), nil)
 }
 
-// minMTU is the least MTU of a link for IPv6, in bytes (RFC 8200 section 5).
-const minMTU = 1280
+// judge adds the Problems that Run would have with the document on this host.
+func (c *check) judge(n config.Network) {
+	last := network.Inputs{Network: n, Lease: opt.Some(lastLease(c.host.settings))}
+	if state, err := c.host.kernel.Observe(last); err == nil { // else the finding about the uplinks says why
+		c.host.state = state
+	}
+	_, problems := network.Preflight(c.host.inputs(n))
+	for _, p := range problems {
+		c.add("overlay", "", fmt.Errorf("%s: %s", p.Object, p.Reason))
+	}
+}
 
 // overlay says when an uplink's address lies in the overlay. The node works then, as far as
 // the routes of the LAN are more specific than the overlay's.

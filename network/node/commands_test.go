@@ -159,7 +159,7 @@ func TestCheckNamesTheCause(t *testing.T) {
 		"wrong document":     {func(b *bed) { b.store.wrong = errors.New("unknown Backend.Type") }, "network document", "FAIL unknown Backend.Type", "firewall"},
 		"no uplink":          {func(b *bed) { b.kernel.fault = errors.New("no uplink") }, "uplink", "FAIL no uplink", "etcd"},
 		"rules fail":         {func(b *bed) { b.packets.Fail(errors.New("ip6tables is missing")) }, "firewall", "FAIL", "port"},
-		"small MTU for IPv6": {func(b *bed) { b.small() }, "MTU", "FAIL 1240 bytes in the tunnel, and IPv6 needs 1280", "etcd"},
+		"small MTU for IPv6": {func(b *bed) { b.small() }, "overlay", "FAIL n1: the tunnel's MTU is 1240 bytes and IPv6 needs 1280", "etcd"},
 		"key garbled":        {func(b *bed) { b.put(backend.KeyPath(b.settings.StateDir), "x") }, "private key", "FAIL", "etcd"},
 		"state directory": {func(b *bed) {
 			b.put(filepath.Dir(b.settings.StateDir)+"/file", "")

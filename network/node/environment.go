@@ -8,6 +8,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/subnet"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
@@ -66,11 +67,27 @@ func (e environment) openHost(ctx context.Context, s Settings, n opt.Option[conf
 	if err != nil {
 		return nil, err
 	}
-	if h.state, err = h.kernel.Observe(network.Inputs{}); err != nil {
+	last := network.Inputs{Network: n.Or(config.Network{}), Lease: opt.Some(lastLease(s))}
+	if h.state, err = h.kernel.Observe(last); err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
+}
+
+// lastLease returns this node's lease of an earlier run, as far as subnet.env and the leases
+// on disk remember it: the subnets of its pods, and the endpoints that it announced.
+func lastLease(s Settings) subnet.Lease {
+	var last subnet.Lease
+	if key, exists, err := readKey(s.StateDir); exists && err == nil {
+		if saved, _, err := loadSaved(s.StateDir, s.Name, key.Public()); err == nil {
+			last = saved.Self
+		}
+	}
+	if env, err := config.LoadEnv(s.SubnetFile); err == nil && env.Present() {
+		last.Subnets = env.Or(config.Env{}).Subnets
+	}
+	return last
 }
 
 // openTools opens the tools alone.

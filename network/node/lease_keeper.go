@@ -36,7 +36,8 @@ type leaseKeeper struct {
 	store      leaseStore
 	reconciler *network.Reconciler
 	possible   func(context.Context, config.Network) error // whether this host can serve a network
-	observed   network.HostState                           // the host before the first pass
+	observe    func(network.Inputs) (network.HostState, error)
+	observed   network.HostState // the host before the first pass
 	log        zerolog.Logger
 
 	networks  chan config.Network // holds the newest network that Run has not taken yet
@@ -53,7 +54,7 @@ const retryPause = time.Second
 func newLeaseKeeper(h *host, s leaseStore, r *network.Reconciler) *leaseKeeper {
 	return &leaseKeeper{
 		name: h.settings.Name, key: h.key.Public(), subnetFile: h.settings.SubnetFile, store: s, reconciler: r,
-		possible: h.possible, observed: h.state, log: h.log,
+		possible: h.possible, observe: h.kernel.Observe, observed: h.state, log: h.log,
 		networks: make(chan config.Network, 1), fatal: make(chan error, 1), endpoints: wait.NewSignal(),
 	}
 }
@@ -107,7 +108,7 @@ func (k *leaseKeeper) firstNetwork(ctx context.Context) (config.Network, error) 
 func (k *leaseKeeper) acquire(ctx context.Context, n config.Network) (claim, error) {
 	in := k.announcing(n)
 	want := subnet.Lease{Node: k.name, Key: k.key, Endpoints: network.Endpoints(in)}
-	c, err := k.store.acquire(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, k.subnetFile, k.log)})
+	c, err := k.store.acquire(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, k.subnetFile, k.log), Avoid: in.Avoid()})
 	if err != nil {
 		return nil, err
 	}
@@ -121,13 +122,22 @@ func (k *leaseKeeper) acquire(ctx context.Context, n config.Network) (claim, err
 	return c, nil
 }
 
-// announcing returns the reconciler's inputs with n as the network, and with the uplinks
-// that were observed at the start while no pass has observed any.
+// announcing returns the reconciler's inputs with n as the network, and with the host as it
+// is now: its endpoints, and the foreign routes into n that its subnets must avoid. The
+// routes to this node's own pods are none of these, so the lease that it had counts until
+// there is another. When the kernel does not answer, the last observation stands.
 func (k *leaseKeeper) announcing(n config.Network) network.Inputs {
 	in := k.reconciler.Inputs()
 	in.Network = n
 	if in.Uplinks.IsZero() {
 		in.HostState = k.observed
+	}
+	last := in
+	if !last.Lease.Present() {
+		last.Lease = opt.Some(subnet.Lease{Subnets: preferred(in, k.subnetFile, zerolog.Nop())})
+	}
+	if observed, err := k.observe(last); err == nil {
+		in.HostState = observed
 	}
 	return in
 }

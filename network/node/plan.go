@@ -48,7 +48,7 @@ func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Cha
 	in := h.inputs(n)
 	in.Leases = snapshot.Leases
 	want := subnet.Lease{Node: h.settings.Name, Key: h.key.Public(), Endpoints: network.Endpoints(in)}
-	choice, err := st.Choice(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, h.settings.SubnetFile, h.log)})
+	choice, err := st.Choice(ctx, etcd.Want{Network: n, Lease: want, Prefer: preferred(in, h.settings.SubnetFile, h.log), Avoid: in.Avoid()})
 	if err != nil {
 		return nil, err
 	}
