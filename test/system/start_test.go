@@ -124,6 +124,13 @@ func TestSwitchingIPv6OffRemovesItsRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	startAndWait(t, n)
+	// The node may be ready with the document on its disk before it reads the new one.
+	sandboxtest.Until(t, standLimit, "subnet.env to have IPv4 only", func() error {
+		if env, err := n.Env(); err != nil || env.Subnets.V6.Present() {
+			return fmt.Errorf("subnet.env: %+v, %v", env, err)
+		}
+		return nil
+	})
 	for _, line := range strings.Split(rules(t, n, opt.V6), "\n") {
 		if strings.Contains(line, "fd10:244:") || strings.Contains(strings.ToUpper(line), "LODEN") {
 			t.Errorf("IPv6 rule left behind: %s", line)
