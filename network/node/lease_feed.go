@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/config/wait"
 	"github.com/loden-net/loden/network"
@@ -25,26 +26,29 @@ import (
 type leaseFeed struct {
 	reconciler *network.Reconciler
 	log        zerolog.Logger
-	changed    wait.Signal // the file, or the time until a removal is due, may have changed
+	storeWait  time.Duration // how long the leases from disk remove no peer
+	changed    wait.Signal   // the file, or the time until a removal is due, may have changed
 
 	mu       sync.Mutex // guards the fields below
 	hold     subnet.RemovalHold
 	newest   opt.Option[subnet.Snapshot] // from the store, or from disk until the store has spoken
 	at       time.Time                   // when newest was true
 	fromDisk bool                        // newest is the snapshot of an earlier run
+	patience time.Time                   // end of the wait for the store, while newest is from disk
 	document []byte                      // the network document, as in the store
 	disk     leasesOnDisk
 }
 
 func newLeaseFeed(s Settings, r *network.Reconciler) *leaseFeed {
 	return &leaseFeed{
-		reconciler: r, log: s.Log, changed: wait.NewSignal(),
+		reconciler: r, log: s.Log, storeWait: s.StoreWait, changed: wait.NewSignal(),
 		hold: subnet.NewRemovalHold(s.RemovalHold, nil), disk: leasesOnDisk{stateDir: s.StateDir},
 	}
 }
 
 // start takes the leases of an earlier run from disk, if they are this node's. The
-// reconciler then works with them until the store has spoken.
+// reconciler then works with them until the store has spoken. The copy may be older than the
+// peers of the interface, so it adds peers, and removes none.
 func (f *leaseFeed) start(name string, key wgtypes.Key) {
 	saved, n, err := loadSaved(f.disk.stateDir, name, key)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -57,9 +61,12 @@ func (f *leaseFeed) start(name string, key wgtypes.Key) {
 	f.mu.Lock()
 	f.hold = subnet.NewRemovalHold(f.hold.Hold, saved.Snapshot.Leases)
 	f.newest, f.at, f.fromDisk, f.document = opt.Some(saved.Snapshot), saved.At, true, saved.Document
+	f.patience = time.Now().Add(f.storeWait)
 	f.mu.Unlock()
 	f.log.Info().Time("taken", saved.At).Int("leases", len(saved.Snapshot.Leases)).Msg("starting from the leases on disk")
-	f.reconciler.Update(func(in *network.Inputs) { in.Network, in.Lease = n, opt.Some(saved.Self) })
+	f.reconciler.Update(func(in *network.Inputs) {
+		in.Network, in.Lease, in.Removals = n, opt.Some(saved.Self), backend.RemoveNone
+	})
 	f.reconciler.Offer(saved.Snapshot)
 }
 
@@ -91,13 +98,16 @@ func (f *leaseFeed) confirm() {
 }
 
 // settle passes the newest snapshot through the removal hold to the reconciler. It returns
-// the time after which a held removal is due; 0 when there is none.
+// the time after which a removal is due; 0 when no removal waits.
 func (f *leaseFeed) settle() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, ok := f.newest.Get()
-	if !ok || f.fromDisk {
+	if !ok {
 		return 0
+	}
+	if f.fromDisk {
+		return f.settleDiskLocked()
 	}
 	before, _ := f.hold.Held()
 	var out subnet.Snapshot
@@ -108,10 +118,32 @@ func (f *leaseFeed) settle() time.Duration {
 			Msg("many leases vanished at once: their peers are kept for now; `loden lease confirm` removes them")
 	}
 	f.reconciler.Offer(out)
+	f.allow(backend.RemoveUnwanted) // after the leases: no pass may see the leases from disk with it
 	if until.IsZero() {
 		return 0
 	}
 	return max(time.Until(until), time.Millisecond)
+}
+
+// settleDiskLocked lets the leases from disk remove silent peers, once the wait for the store
+// is over. It returns the rest of the wait, or 0 after it.
+func (f *leaseFeed) settleDiskLocked() time.Duration {
+	if rest := time.Until(f.patience); rest > 0 {
+		return rest
+	}
+	if f.allow(backend.RemoveSilent) {
+		f.log.Warn().Msg("etcd has not answered within --store-wait: peers without a handshake that the leases on disk do not name are removed now")
+	}
+	return 0
+}
+
+// allow sets how far a pass may take something away, and reports whether that is new.
+func (f *leaseFeed) allow(r backend.Removals) bool {
+	if f.reconciler.Inputs().Removals == r {
+		return false
+	}
+	f.reconciler.Update(func(in *network.Inputs) { in.Removals = r })
+	return true
 }
 
 // held returns the names of the nodes whose leases are held back, or the key forms of

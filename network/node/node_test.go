@@ -2,9 +2,11 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -397,4 +399,74 @@ func TestPreferredSubnetsAreThoseOfSubnetEnvWithoutALease(t *testing.T) {
 	if got := preferred(network.Inputs{Lease: opt.Some(savedLease(1))}, b.settings.SubnetFile, b.settings.Log); got != savedLease(1).Subnets {
 		t.Errorf("with a lease: %v", got)
 	}
+}
+
+// C9 (fault 22): a daemon that was restarted with etcd at hand began with an older copy on
+// disk, deleted the live peers that the copy did not name, and added them again.
+func TestRestartRemovesNoPeerThatIsYoungerThanTheCopyOnDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, bedDocument, 2, 3)
+		b.restartWithOldCopy(4)
+		n, stop := b.run()
+		if peers(n) != "n2 n3 n4" {
+			t.Errorf("peers %s", peers(n))
+		}
+		b.store.set(func() { b.store.leases = b.store.leases[1:] }) // the store's word counts
+		later(time.Minute)
+		if peers(n) != "n3 n4" {
+			t.Errorf("after n2 has left: peers %s", peers(n))
+		}
+		must(t, stop())
+		if removed := b.removed(); len(removed) != 1 {
+			t.Errorf("removals: %v, want n2's alone", removed)
+		}
+	})
+}
+
+// Without the store the copy on disk removes a silent peer after --store-wait, and a peer
+// with a fresh handshake never.
+func TestCopyOnDiskRemovesSilentPeersAloneAfterTheWait(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		t.Run(fmt.Sprintf("live %v", live), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBed(t, bedDocument, 2, 3)
+				b.restartWithOldCopy(4)
+				b.store.set(func() { b.store.away = etcd.ErrUnavailable })
+				_, stop := b.run()
+				later(b.settings.StoreWait - time.Second)
+				if removed := b.removed(); len(removed) > 0 {
+					t.Errorf("before the wait is over: %v", removed)
+				}
+				if live {
+					b.device.Hear(savedLease(4).Key, savedLease(4).Endpoints.V4.Or(netip.AddrPort{}))
+				}
+				later(2 * time.Second)
+				if removed := b.removed(); (len(removed) == 0) != live {
+					t.Errorf("after the wait: %v", removed)
+				}
+				must(t, stop())
+			})
+		})
+	}
+}
+
+// restartWithOldCopy lets a node run, join another node, and end before its copy on disk
+// names that node.
+func (b *bed) restartWithOldCopy(joins int) {
+	b.t.Helper()
+	_, stop := b.run()
+	later(2 * time.Second)
+	old, err := os.ReadFile(savedPath(b.settings.StateDir))
+	must(b.t, err)
+	b.store.set(func() { b.store.leases = append(b.store.leases, savedLease(joins)) })
+	synctest.Wait()
+	must(b.t, stop())
+	must(b.t, os.WriteFile(savedPath(b.settings.StateDir), old, 0o600))
+}
+
+// removed returns the changes in the log that removed a peer.
+func (b *bed) removed() []string {
+	return slices.DeleteFunc(b.logged.made(b.t), func(c string) bool {
+		return !strings.HasPrefix(c, "device: delete peer") && !strings.HasPrefix(c, "device: remove peer")
+	})
 }
