@@ -1,5 +1,5 @@
-// Package backend owns one WireGuard interface: kernel or userspace, its key, its MTU and
-// its peers, always configured through wgctrl. It knows nothing of leases or of etcd.
+// Package backend owns a WireGuard interface: kernel or userspace, its key, its MTU and
+// its peers, always configured through wgctrl. It knows no leases and no etcd.
 package backend
 
 import (

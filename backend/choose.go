@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Kind says who encrypts.
+// Kind names the data path that encrypts.
 type Kind string
 
 // The kinds.
@@ -22,12 +22,12 @@ const (
 	Loden       Kind = Kind(engine.Loden)
 )
 
-// facts are what the choice depends on.
+// facts are the state of the host on which the choice depends.
 type facts struct {
 	asked  string           // the --engine flag
 	kernel bool             // the kernel has WireGuard
 	link   opt.Option[link] // the interface, if it exists
-	engine opt.Option[Kind] // the engine that runs for it, if one does
+	engine opt.Option[Kind] // the kind of the engine that runs for it
 }
 
 // choice is a kind and why. missing is what the host lacks for it: the choice stands, so
@@ -38,7 +38,7 @@ type choice struct {
 	missing error
 }
 
-// choose picks who encrypts. What is there already stays, unless another was asked for: a
+// choose picks the data path. An existing data path stays, unless another was asked for: a
 // restart must not become an outage because the host has learned something new.
 func choose(name string, f facts) (choice, error) {
 	switch Kind(f.asked) {

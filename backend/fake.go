@@ -22,7 +22,7 @@ import (
 // its time is time.Now, so it works under testing/synctest. Its methods may be called from
 // several goroutines. Make it with NewFake.
 type Fake struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	kernel bool       // the kernel has WireGuard
 	link   opt.Option[link]
 	owner  opt.Option[engine.Owner]

@@ -37,7 +37,7 @@ func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second call finds the first one still waiting
+	for range 2 { // the second call finds the first call still waiting
 		got := a.ask(request{Op: "plan", Want: opt.Some(a.config()), Limit: 200 * time.Millisecond})
 		if !strings.Contains(got.Error, "deadline exceeded") {
 			t.Errorf("got %q %q", got.Changes, got.Error)
@@ -61,7 +61,7 @@ func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			a.kill() // the daemon ends as well: the next daemon knows only what the kernel tells
+			a.kill() // the daemon ends as well: the next daemon knows the state of the kernel only
 			a.start(kind)
 			if got := a.ask(request{Op: "check"}); got.Error != "" {
 				t.Errorf("check: %s", got.Error)

@@ -88,7 +88,7 @@ func (f *flow) run(t *testing.T, from, to *node, family opt.Family, stop <-chan 
 }
 
 // streams sends 1,000 packets a second each way in each family between two nodes, until the
-// function it returns is called, which prints and gives what was lost.
+// function it returns is called, which prints and returns the number of lost packets.
 func streams(t *testing.T, a, b *node) (end func() int) {
 	t.Helper()
 	stop := make(chan struct{})

@@ -60,14 +60,14 @@ func (e *engineOn) says(t *testing.T, what string, times int) {
 	e.log.await(t, `"message":"`+what+`"}`, times)
 }
 
-// What an engine says.
+// The lines of an engine's log.
 const (
 	started    = "engine started"
 	standingBy = "standing by until the other engine ends"
 	notTaken   = "not handed over: the other engine did not take it"
 )
 
-// handshakes is the time of the last one of a node's only peer.
+// handshakes is the time of the last handshake with the only peer of a node.
 func (n *node) handshakes() time.Time {
 	n.t.Helper()
 	if p := n.status().Peers; len(p) == 1 {
@@ -77,7 +77,7 @@ func (n *node) handshakes() time.Time {
 	return time.Time{}
 }
 
-// relayed makes two nodes whose engines of one kind stand, and connects them.
+// relayed makes two nodes with running engines of the same kind, and connects them.
 func relayed(t *testing.T, kind engine.Kind) (a, b *node, first *engineOn) {
 	t.Helper()
 	return relayedWithQueues(t, kind, 1)
@@ -108,7 +108,7 @@ func handOver(t *testing.T, queues int) {
 	end := streams(t, a, b)
 	for i := range 6 {
 		wrap := [][]string{nil, {"unshare", "--pid", "--fork", "--kill-child"}}[i%2] // also from another PID namespace
-		next := a.relayWithQueues(engine.Loden, 1+i%4, wrap...)                      // what is given counts
+		next := a.relayWithQueues(engine.Loden, 1+i%4, wrap...)                      // the handed over session counts
 		next.says(t, started, 1)
 		e.says(t, standingBy, 1)
 		if got := a.queues(); got != queues {
@@ -118,7 +118,7 @@ func handOver(t *testing.T, queues int) {
 			t.Errorf("round %d: the new engine is not what the old one was: %q", i, got)
 		}
 		if i > 0 {
-			_ = e.Process.Signal(syscall.SIGTERM) // ends one that stands by: nothing must come of it
+			_ = e.Process.Signal(syscall.SIGTERM) // ends an engine that stands by: the others must not notice
 		}
 		e = next
 	}
@@ -153,7 +153,7 @@ func goOn(t *testing.T, queues int, order string) {
 		if _, err := taker.Read(make([]byte, 4096)); err != nil { // everything is on its way
 			t.Fatal(err)
 		}
-		_ = taker.Close() // as the kernel does for one that is killed
+		_ = taker.Close() // as the kernel does for a killed process
 		e.says(t, notTaken, i+1)
 		if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); len(got) > 0 {
 			t.Errorf("round %d: the engine changed: %q", i, got)

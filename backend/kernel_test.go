@@ -16,7 +16,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// These run where the kernel has WireGuard: `make test-kernel` boots one that has.
+// These run where the kernel has WireGuard: `make test-kernel` boots a suitable kernel.
 
 func TestKernelAndUserspaceNodesReachEachOther(t *testing.T) {
 	for _, engines := range [][2]string{{"auto", "kernel"}, {"kernel", "wireguard-go"}, {"kernel", "loden"}} {
@@ -94,7 +94,7 @@ func TestKernelAndUserspaceReplaceEachOtherWhenAskedTo(t *testing.T) {
 			t.Errorf("status under %s: %+v", engineName, s)
 		}
 		a.close()
-		a.start("auto") // keeps what is there
+		a.start("auto") // keeps the existing interface
 		if got := a.apply(opt.Some(a.config(b.peer(opt.V4)))); len(got) != 0 {
 			t.Errorf("auto after %s changes %q", engineName, got)
 		}
@@ -144,14 +144,14 @@ func TestKernelHoldsAThousandPeersAndFollowsTheirChanges(t *testing.T) {
 	}
 	moved := c
 	moved.Peers = slices.Clone(c.Peers[:900])
-	for i := range 100 { // neighbours swap one family; the other stays
+	for i := range 100 { // neighbours swap their IPv4 prefixes; IPv6 stays
 		p, q := &moved.Peers[2*i], &moved.Peers[2*i+1]
 		p.Subnets.V4, q.Subnets.V4 = q.Subnets.V4, p.Subnets.V4
 	}
 	for i := range 50 {
 		moved.Peers[300+i].Subnets = moved.Peers[300+i].Subnets.Without(opt.V6)
 	}
-	moved.Peers[400].Subnets = c.Peers[950].Subnets // of one that goes
+	moved.Peers[400].Subnets = c.Peers[950].Subnets // of a peer that goes
 	if got := a.apply(opt.Some(moved)); len(got) != 1 || !strings.HasPrefix(got[0], "device: set ") {
 		t.Errorf("changes: %q", got)
 	}

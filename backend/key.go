@@ -19,7 +19,7 @@ import (
 type PrivateKey struct {
 	// A function, because fmt prints unexported fields of structs without asking their
 	// methods, and follows a pointer for a verb that does not fit: of a function it shows
-	// the address, whatever the verb. It also makes == impossible.
+	// the address, for every verb. It also makes == impossible.
 	secret func() wgtypes.Key
 }
 
@@ -57,7 +57,7 @@ func (k PrivateKey) bytes() wgtypes.Key {
 
 const hidden = "(hidden)"
 
-// Format hides the key whatever the verb.
+// Format hides the key for every verb.
 func (PrivateKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, hidden) }
 
 // MarshalText hides the key from JSON and every other encoder of text.
@@ -84,7 +84,7 @@ func OpenKey(stateDir string) (key PrivateKey, created bool, err error) {
 	return key, true, nil
 }
 
-// ReadKey reads the private key in the state directory and changes nothing, but for the
+// ReadKey reads the private key in the state directory and changes no file, except for the
 // mode of a file that others may read. Without a file the error is fs.ErrNotExist.
 func ReadKey(stateDir string) (PrivateKey, error) {
 	path := KeyPath(stateDir)

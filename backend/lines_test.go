@@ -10,7 +10,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// lines collects what a process prints.
+// lines collects the lines that a process prints.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder // guarded by mu
@@ -22,14 +22,14 @@ func (l *lines) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// count returns how many lines say what.
+// count returns the number of lines that contain the text.
 func (l *lines) count(what string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), what+"\n")
 }
 
-// await waits until at least n lines say what.
+// await waits until at least n lines contain the text.
 func (l *lines) await(t testing.TB, what string, n int) {
 	t.Helper()
 	sandboxtest.Until(t, 20*time.Second, what, func() error {

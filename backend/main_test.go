@@ -23,7 +23,7 @@ import (
 )
 
 // The test binary is three programs: the tests, the engine that a Device starts, and a
-// node: a process that owns a Device and does what it is told, which can be killed.
+// node: a process that owns a Device and follows requests, and can be killed.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
@@ -72,7 +72,7 @@ const (
 	runDir = "/run/loden"
 )
 
-// request tells a node process what to do; reply is what came of it.
+// request is an order to a node process; reply is the result.
 type (
 	request struct {
 		Op    string                     // plan, apply, status, check

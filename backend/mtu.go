@@ -2,7 +2,7 @@ package backend
 
 import "github.com/loden-net/loden/config/opt"
 
-// Overhead returns what WireGuard adds to an inner packet on an underlay of family f, in
+// Overhead returns the size that WireGuard adds to an inner packet on an underlay of family f, in
 // bytes: outer IP header, UDP header, WireGuard's data header (type, receiver, counter) and
 // authentication tag. 60 over IPv4, 80 over IPv6.
 func Overhead(f opt.Family) int {

@@ -48,7 +48,7 @@ func newNode(t testing.TB, number int) *node {
 	return n
 }
 
-// pair makes two nodes on one wire.
+// pair makes two nodes on a wire.
 func pair(t testing.TB) (a, b *node) {
 	t.Helper()
 	a, b = newNode(t, 1), newNode(t, 2)
@@ -152,7 +152,7 @@ func (n *node) addresses() opt.Dual[netip.Addr] {
 		With(opt.V6, netip.MustParseAddr(fmt.Sprintf("fd44:%d::", n.number)))
 }
 
-// peer is the node as the others should see it, reached over the underlay of family f.
+// peer is the node as its peers should see it, reached over the underlay of family f.
 func (n *node) peer(f opt.Family) backend.Peer {
 	at := netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:51820", n.number))
 	if f == opt.V6 {
@@ -164,7 +164,7 @@ func (n *node) peer(f opt.Family) backend.Peer {
 	return backend.Peer{Key: n.public(), Endpoint: at, Subnets: subnets}
 }
 
-// config is what the node should be with those peers.
+// config is the desired state of the node with the peers.
 func (n *node) config(peers ...backend.Peer) backend.Config {
 	return backend.Config{Port: 51820, MTU: 1420, Addresses: n.addresses(), Peers: peers}
 }
@@ -234,7 +234,7 @@ func (n *node) must(name string, args ...string) string {
 	return out
 }
 
-// testWriter logs what a process says.
+// testWriter logs the output of a process.
 type testWriter struct {
 	t      testing.TB
 	prefix string

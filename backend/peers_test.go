@@ -233,7 +233,7 @@ func TestNewPublicationIsFollowedAtOnceAndARoamedEndpointStaysAgainstAnOld(t *te
 }
 
 // A device that is compared with an old copy of the leases: a slow model says for each peer
-// what may change.
+// which settings may change.
 func TestOldConfigTakesNothingFromPeersThatAreKept(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		live, want := drawLive(t), drawWant(t)

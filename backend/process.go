@@ -20,7 +20,7 @@ import (
 	"github.com/loden-net/loden/config/wait"
 )
 
-// engineProcess starts and ends the userspace engine of one interface. The engine is no
+// engineProcess starts and ends the userspace engine of a single interface. The engine is no
 // child in spirit: it has its own session and log, and outlives this process.
 type engineProcess struct {
 	iface      string
@@ -33,7 +33,7 @@ type engineProcess struct {
 }
 
 const (
-	startWithin = 30 * time.Second // a machine may be busy; an idle one takes 20 ms
+	startWithin = 30 * time.Second // a machine may be busy; an idle machine takes 20 ms
 	endWithin   = 10 * time.Second // after that an engine is killed
 	orderWithin = 2 * time.Second  // an engine takes an order at once
 	answerSoon  = time.Second

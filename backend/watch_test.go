@@ -17,7 +17,7 @@ func TestWatchEngineCallsAtTheEndOfEachConnection(t *testing.T) {
 		defer close(ended)
 		watchEngine(ctx, dialPath(path), func() { calls <- struct{}{} })
 	}()
-	for range 2 { // an engine, and the one after it
+	for range 2 { // an engine, and its successor
 		_ = os.Remove(path)
 		listener, err := net.Listen("unix", path)
 		if err != nil {

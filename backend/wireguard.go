@@ -23,11 +23,11 @@ type live struct {
 	peers []livePeer // sorted by key
 }
 
-// wireguard is the one wgctrl client, for kernel and userspace alike. Its calls end with
+// wireguard is the wgctrl client, for kernel and userspace alike. Its calls end with
 // their context, although wgctrl's do not: an engine that hangs must not hang its owner.
 type wireguard struct {
 	client *wgctrl.Client
-	turn   chan struct{} // held by the call that runs; a hanging one keeps it
+	turn   chan struct{} // held by the running call; a hanging call keeps it
 }
 
 func openWireguard() (*wireguard, error) {
@@ -40,12 +40,12 @@ func openWireguard() (*wireguard, error) {
 
 func (w *wireguard) close() error { return w.client.Close() }
 
-// device lists the device, or nothing where there is none that answers.
+// device lists the device; none where no device answers.
 func (w *wireguard) device(ctx context.Context, name string) (opt.Option[live], error) {
 	var found *wgtypes.Device
 	var err error
 	// An engine that ends, or hands over to another, hangs up: wgctrl makes that a reset or
-	// an empty device. The next one may be there already.
+	// an empty device. The next engine may be there already.
 	for range 3 {
 		err = w.call(ctx, func() (err error) {
 			found, err = w.client.Device(name)
@@ -65,7 +65,7 @@ func (w *wireguard) device(ctx context.Context, name string) (opt.Option[live], 
 }
 
 // absent reports whether err means that no WireGuard has that name. A userspace engine
-// that was killed leaves a socket that refuses, one that ends closes it under the caller.
+// that was killed leaves a socket that refuses; an engine that ends closes it under the caller.
 func absent(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) ||
 		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
@@ -79,7 +79,7 @@ func hungUp(d *wgtypes.Device, err error) bool {
 	return d.PrivateKey == (wgtypes.Key{}) && d.ListenPort == 0 && len(d.Peers) == 0
 }
 
-// configure applies one configuration.
+// configure applies a configuration in a single step.
 func (w *wireguard) configure(ctx context.Context, name string, c wgtypes.Config) error {
 	if err := w.call(ctx, func() error { return w.client.ConfigureDevice(name, c) }); err != nil {
 		return fmt.Errorf("configure WireGuard of %s: %w", name, err)
@@ -88,7 +88,7 @@ func (w *wireguard) configure(ctx context.Context, name string, c wgtypes.Config
 }
 
 // call runs fn and waits for it or for ctx. A call that hangs is left behind and keeps its
-// turn, so that there is never more than one.
+// turn, so that there is never a second call beside it.
 func (w *wireguard) call(ctx context.Context, fn func() error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errNoAnswer)
 	defer cancel()
@@ -110,7 +110,7 @@ func (w *wireguard) call(ctx context.Context, fn func() error) error {
 	}
 }
 
-// liveOf converts what wgctrl returns.
+// liveOf converts a listing of wgctrl.
 func liveOf(d *wgtypes.Device) live {
 	out := live{port: uint16(d.ListenPort), peers: make([]livePeer, 0, len(d.Peers))}
 	if d.PrivateKey != (wgtypes.Key{}) {
@@ -141,7 +141,7 @@ func addrPortOf(a *net.UDPAddr) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// prefixOf converts a net.IPNet; false for one that is none.
+// prefixOf converts a net.IPNet; false for an invalid address or mask.
 func prefixOf(n net.IPNet) (netip.Prefix, bool) {
 	addr, ok := netip.AddrFromSlice(n.IP)
 	bits, size := n.Mask.Size()

@@ -77,7 +77,7 @@ func TestWatchCallsForItsInterfaceAndItsAddressesOnly(t *testing.T) {
 	run("link", "set", "z", "mtu", "1400")
 	run("addr", "add", "192.0.2.9/32", "dev", "z")
 	run("link", "delete", "z")
-	run("link", "set", "x", "mtu", "1300") // announced after the others: the fence
+	run("link", "set", "x", "mtu", "1300") // announced last: the fence
 	sandboxtest.Until(t, time.Minute, "the fence", func() error {
 		if count() == quiet {
 			return errors.New("not yet")

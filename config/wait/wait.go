@@ -25,7 +25,7 @@ func For(ctx context.Context, d time.Duration) bool {
 // count as a single wake-up, so a burst of events costs one round of work. Make it with
 // NewSignal; copies share the wake-up; there is no resource to close.
 type Signal struct {
-	pending chan struct{} // holds at most one wake-up
+	pending chan struct{} // with room for a single wake-up
 }
 
 // NewSignal returns a Signal without a pending wake-up.
