@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ type Options struct {
 	Name       string // of the interface: loden0
 	Engine     string // auto, kernel, wireguard-go or loden; "" means auto
 	RunDir     string // directory in which the userspace engine keeps its lock and its log
+	NoOffload  string // offloads that a started engine leaves off: see engine.ParseOffloads; "" means none
 	Executable string // program that runs as `EXECUTABLE engine NAME`; "" means this program
 	Log        zerolog.Logger
 }
@@ -34,6 +36,8 @@ type Device struct {
 	host     host
 	log      zerolog.Logger
 	replaced atomic.Uint64 // engines that were ended because they hung
+	sessions sessions
+	problems atomic.Pointer[[]Problem] // nil before the first Changes
 }
 
 // Open examines the host and decides whether the kernel or a userspace engine encrypts. It
@@ -157,16 +161,23 @@ func (d *Device) Changes(ctx context.Context, key PrivateKey, want opt.Option[Co
 	changes, have := d.creation(have)
 	link, _ := have.link.Get() // the zero link is a link that the steps so far have just made
 	wg, _ := have.wg.Get()
+	d.sessions.see(wg.peers)
+	problems := append(narrow(d.name, c), loops(c.Peers, func(to netip.Addr) bool { return d.host.links.leads(d.name, to) })...)
+	d.problems.Store(&problems)
 	for _, e := range linkEdits(link, c) {
 		changes = append(changes, d.linkChange(e, c))
 	}
-	peers, err := d.wgChanges(wg, key, c)
+	tunnel, lost, err := d.wgChanges(wg, key, c)
 	if err != nil {
 		return nil, err
 	}
-	changes = append(changes, peers...)
-	if !link.up { // last, so that the interface appears whole
+	changes = append(changes, tunnel...)
+	if !link.up { // after all that, so that the interface appears whole
 		changes = append(changes, d.linkChange(linkEdit{verb: setUp}, c))
+	}
+	if len(lost) > 0 {
+		object := fmt.Sprintf("handshakes with %d peers of the device before this", len(lost))
+		changes = append(changes, d.change("begin", object, func(ctx context.Context) error { return d.revive(ctx, lost) }))
 	}
 	return changes, nil
 }
@@ -284,9 +295,8 @@ func (d *Device) linkChange(e linkEdit, want Config) diff.Change {
 	})
 }
 
-// wgChanges compares key, port and peers.
-func (d *Device) wgChanges(have live, key PrivateKey, want Config) ([]diff.Change, error) {
-	var changes []diff.Change
+// wgChanges compares key, port and peers. lost are the peers whose sessions are to be revived.
+func (d *Device) wgChanges(have live, key PrivateKey, want Config) (changes []diff.Change, lost []Peer, err error) {
 	if want.Removals == RemoveNone && have.port != 0 {
 		want.Port = have.port
 	}
@@ -296,11 +306,11 @@ func (d *Device) wgChanges(have live, key PrivateKey, want Config) ([]diff.Chang
 	}
 	published, err := d.host.record.load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spare, err := NewKey()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := comparison{live: have.peers, want: want, published: published, now: time.Now(), spare: spare.Public()}
 	edits, publications := c.edits(), c.publications()
@@ -319,7 +329,7 @@ func (d *Device) wgChanges(have live, key PrivateKey, want Config) ([]diff.Chang
 		changes = append(changes, d.change("record", "published endpoints of "+d.name,
 			func(context.Context) error { return d.host.record.save(publications) }))
 	}
-	return changes, nil
+	return changes, c.lost(edits, &d.sessions), nil
 }
 
 // setIdentity sets key and port, each only when it differs: wireguard-go opens its sockets
@@ -352,8 +362,17 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 		}
 		cancel()
 	}
+	wg, _ := have.wg.Get()
+	d.sessions.see(wg.peers)
 	s := statusOf(have)
 	s.Name, s.Kind, s.Reason, s.Silent, s.Replaced = d.name, d.choice.kind, d.choice.reason, silent, d.replaced.Load()
+	if problems := d.problems.Load(); problems != nil {
+		s.Problems = *problems
+	}
+	if have.engine.Present() && !silent {
+		account := d.host.engines.status(ctx)
+		s.Drops, s.Offloads = account.Drops, account.Offloads
+	}
 	return s, err
 }
 

@@ -33,6 +33,7 @@ type Fake struct {
 	used   time.Duration // CPU time of the engine
 	wg     *fakeTunnel   // nil while neither kernel nor engine has a WireGuard device
 	record endpoints
+	status engine.Status
 	calls  []string
 }
 
@@ -87,6 +88,13 @@ func (f *Fake) Hear(key wgtypes.Key, at netip.AddrPort) {
 	if p, ok := f.wg.peers[key]; ok {
 		p.endpoint, p.handshake = at, time.Now()
 	}
+}
+
+// Drop makes the engine count dropped packets for a reason.
+func (f *Fake) Drop(reason string, packets uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status.Drops = map[string]uint64{reason: packets}
 }
 
 // Calls returns every effect on the host in order, a line for each: "start engine loden",
@@ -160,6 +168,8 @@ func (f fakeLinks) add(string) error {
 	return nil
 }
 
+func (f fakeLinks) leads(string, netip.Addr) bool { return false }
+
 func (f fakeLinks) remove(string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -213,6 +223,12 @@ func (f fakeEngines) progress(context.Context) time.Duration {
 		f.used += time.Second
 	}
 	return f.used
+}
+
+func (f fakeEngines) status(context.Context) engine.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Fake.status
 }
 
 func (f fakeEngines) clear(context.Context) error {
@@ -294,8 +310,15 @@ func (f fakeTunnels) configure(ctx context.Context, _ string, c wgtypes.Config) 
 	if len(c.Peers) > 0 {
 		f.did("configure %d peers", len(c.Peers))
 	}
+	started := 0
 	for _, p := range c.Peers {
+		if old, ok := f.wg.peers[p.PublicKey]; ok && old.keepalive == 0 && p.PersistentKeepaliveInterval != nil && *p.PersistentKeepaliveInterval != 0 {
+			started++
+		}
 		f.wg.configure(p)
+	}
+	if started > 0 {
+		f.did("keepalive of %d peers on", started)
 	}
 	return nil
 }

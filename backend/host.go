@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -32,6 +33,8 @@ type links interface {
 	add(name string) error
 	// remove deletes the interface; an absent interface is no error.
 	remove(name string) error
+	// leads reports whether the route to an address leads into the interface.
+	leads(name string, to netip.Addr) bool
 	close()
 }
 
@@ -60,6 +63,8 @@ type engines interface {
 	// progress returns the CPU time that the running engine has used since its start; 0 when
 	// this process cannot see the engine.
 	progress(ctx context.Context) time.Duration
+	// status asks the engine for its own account, in a moment; zero without an answer.
+	status(ctx context.Context) engine.Status
 	// clear waits for the engine's end, forces it after a while, and deletes its files.
 	clear(ctx context.Context) error
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -69,6 +70,9 @@ func linkEdits(have link, want Config) []linkEdit {
 	}
 	var wanted []netip.Prefix
 	for f, a := range want.Addresses.All() {
+		if f == opt.V6 && want.MTU < MinIPv6MTU {
+			continue
+		}
 		wanted = append(wanted, netip.PrefixFrom(a, f.Bits()))
 	}
 	add, del := diff.Sets(have.addresses, wanted)
@@ -132,6 +136,9 @@ func (k kernelLinks) edit(name string, e linkEdit) error {
 		return k.handle.LinkSetMTU(l, e.mtu)
 	case addAddress:
 		err := k.handle.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
+		if errors.Is(err, unix.EACCES) && e.address.Addr().Is6() && allowIPv6(name) == nil {
+			err = k.handle.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
+		}
 		if errors.Is(err, unix.EACCES) && e.address.Addr().Is6() {
 			return fmt.Errorf("%w: IPv6 is switched off for this interface: `sysctl -w net.ipv6.conf.%s.disable_ipv6=0`", err, name)
 		}
@@ -143,6 +150,12 @@ func (k kernelLinks) edit(name string, e linkEdit) error {
 	return k.handle.LinkSetUp(l)
 }
 
+// allowIPv6 switches IPv6 on for the interface, which is Loden's own: on a host with
+// net.ipv6.conf.default.disable_ipv6 = 1, every new interface begins without IPv6.
+func allowIPv6(name string) error {
+	return os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0)
+}
+
 func (k kernelLinks) add(name string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
@@ -150,6 +163,15 @@ func (k kernelLinks) add(name string) error {
 		return fmt.Errorf("add kernel WireGuard interface %s: %w", name, err)
 	}
 	return nil
+}
+
+func (k kernelLinks) leads(name string, to netip.Addr) bool {
+	l, err := k.handle.LinkByName(name)
+	if err != nil {
+		return false
+	}
+	routes, err := k.handle.RouteGet(to.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].LinkIndex == l.Attrs().Index
 }
 
 func (k kernelLinks) remove(name string) error {

@@ -12,6 +12,11 @@ func Overhead(f opt.Family) int {
 	return 20 + 8 + 16 + 16
 }
 
+// MinIPv6MTU is the smallest MTU, in bytes, of a link that carries IPv6 (RFC 8200, section 5).
+// The kernel takes IPv6 away from an interface whose MTU is smaller, so a Device leaves the IPv6
+// address out there, and IPv4 stands alone.
+const MinIPv6MTU = 1280
+
 // TunnelMTU returns the MTU of the tunnel over an uplink, in bytes: the largest inner packet
 // that fits on every family of the underlay. An empty underlay, not yet known, counts as both
 // families.

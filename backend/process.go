@@ -26,6 +26,7 @@ type engineProcess struct {
 	iface      string
 	runDir     string
 	executable string
+	noOffload  string
 	log        zerolog.Logger
 
 	mu       sync.Mutex
@@ -42,7 +43,7 @@ const (
 )
 
 func newEngineProcess(o Options) *engineProcess {
-	p := &engineProcess{iface: o.Name, runDir: o.RunDir, executable: o.Executable, log: o.Log}
+	p := &engineProcess{iface: o.Name, runDir: o.RunDir, executable: o.Executable, noOffload: o.NoOffload, log: o.Log}
 	if p.executable == "" {
 		p.executable = "/proc/self/exe" // also when the file was replaced by an upgrade
 	}
@@ -63,6 +64,20 @@ func (p *engineProcess) observe() (owner opt.Option[engine.Owner], files bool, e
 		}
 	}
 	return owner, files, err
+}
+
+// statusSoon is how long an engine may take for its own account: it answers in milliseconds.
+const statusSoon = 500 * time.Millisecond
+
+// status asks the engine over its control socket. An engine of an older version has no answer.
+func (p *engineProcess) status(ctx context.Context) engine.Status {
+	ctx, cancel := context.WithTimeout(ctx, statusSoon)
+	defer cancel()
+	s, err := engine.ReadStatus(ctx, p.runDir, p.iface)
+	if err != nil {
+		return engine.Status{}
+	}
+	return s
 }
 
 // possible asks for the driver of TUN devices.
@@ -122,6 +137,9 @@ func (p *engineProcess) spawn(kind engine.Kind, ready *os.File) (pid int, err er
 	defer log.Close()
 	cmd := exec.Command(p.executable, "engine", p.iface,
 		"--engine", string(kind), "--run-dir", p.runDir, "--ready-fd", "3")
+	if p.noOffload != "" {
+		cmd.Args = append(cmd.Args, "--no-offload="+p.noOffload)
+	}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // passwords of the daemon are not the engine's business
 	cmd.Stdout, cmd.Stderr = log, log

@@ -21,6 +21,13 @@ type Status struct {
 	PublicKey string       `json:"publicKey"`           // base64; "" before a key is set
 	EnginePID int          `json:"enginePid,omitempty"` // 0 in kernel mode, and while no engine runs
 	Peers     []PeerStatus `json:"peers"`               // sorted by key
+	Problems  []Problem    `json:"problems,omitempty"`  // that the last Changes found
+
+	// Drops are the packets that the engine dropped since it began, by reason; Offloads is
+	// the state of each offload of the engine. Both are empty in kernel mode, and for an engine
+	// that does not tell.
+	Drops    map[string]uint64 `json:"drops,omitempty"`
+	Offloads map[string]string `json:"offloads,omitempty"`
 }
 
 // PeerStatus is a peer at a moment.
