@@ -11,13 +11,14 @@ import (
 // Node is the text of this node's own settings, as flags and LODEN_* variables give it.
 // Flannel's flags keep their names, meaning and defaults. Parse makes valid Settings of it.
 type Node struct {
-	EtcdEndpoints []string
-	EtcdPrefix    string
-	EtcdCertFile  string
-	EtcdKeyFile   string
-	EtcdCAFile    string
-	EtcdUsername  string
-	EtcdPassword  Secret
+	EtcdEndpoints  []string
+	EtcdPrefix     string
+	EtcdCertFile   string
+	EtcdKeyFile    string
+	EtcdCAFile     string
+	EtcdServerName string
+	EtcdUsername   string
+	EtcdPassword   Secret
 
 	Name          string
 	Ifaces        []string
@@ -82,6 +83,7 @@ func (n *Node) StoreFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.EtcdCertFile, "etcd-certfile", "", "client certificate for etcd")
 	fs.StringVar(&n.EtcdKeyFile, "etcd-keyfile", "", "key of the client certificate")
 	fs.StringVar(&n.EtcdCAFile, "etcd-cafile", "", "certificate authority that signed etcd's certificate")
+	fs.StringVar(&n.EtcdServerName, "etcd-server-name", "", "name in etcd's certificate, when it differs from the host in --etcd-endpoints")
 	fs.StringVar(&n.EtcdUsername, "etcd-username", "", "etcd user")
 	fs.Var(&n.EtcdPassword, "etcd-password", "password of the etcd user; LODEN_ETCD_PASSWORD keeps it out of the process list")
 }

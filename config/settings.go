@@ -46,13 +46,14 @@ type Settings struct {
 
 // Etcd says where the store is and with which credentials the node opens it.
 type Etcd struct {
-	Endpoints []string // http:// or https:// URLs
-	Prefix    string   // key prefix of the network
-	CertFile  string   // client certificate
-	KeyFile   string   // key of the client certificate
-	CAFile    string   // certificate authority that signed etcd's certificate
-	Username  string
-	Password  Secret
+	Endpoints  []string // http:// or https:// URLs
+	Prefix     string   // key prefix of the network
+	CertFile   string   // client certificate
+	KeyFile    string   // key of the client certificate
+	CAFile     string   // certificate authority that signed etcd's certificate
+	ServerName string   // name in etcd's certificate; "" is the host of the endpoint
+	Username   string
+	Password   Secret
 }
 
 // UplinkChoice says which interfaces are the node's uplinks. The zero value means the
@@ -134,9 +135,27 @@ func (n *Node) Parse() (Settings, error) {
 // Etcd returns the settings of the store. There is no text in them to parse.
 func (n *Node) Etcd() Etcd {
 	return Etcd{
-		Endpoints: slices.Clone(n.EtcdEndpoints), Prefix: n.EtcdPrefix, CertFile: n.EtcdCertFile, KeyFile: n.EtcdKeyFile,
-		CAFile: n.EtcdCAFile, Username: n.EtcdUsername, Password: n.EtcdPassword,
+		Endpoints: bracketed(n.EtcdEndpoints), Prefix: n.EtcdPrefix, CertFile: n.EtcdCertFile, KeyFile: n.EtcdKeyFile,
+		CAFile: n.EtcdCAFile, ServerName: n.EtcdServerName, Username: n.EtcdUsername, Password: n.EtcdPassword,
 	}
+}
+
+// bracketed puts the brackets of RFC 3986 around a bare IPv6 address in a URL with a port, as in
+// https://fd00::1:2379. Kubernetes announces the address of a service without brackets, and a
+// manifest cannot know the family (kubernetes issue 60695).
+func bracketed(endpoints []string) []string {
+	out := slices.Clone(endpoints)
+	for i, e := range out {
+		scheme, rest, ok := strings.Cut(e, "://")
+		at := strings.LastIndexByte(rest, ':')
+		if !ok || at < 0 {
+			continue
+		}
+		if addr, err := netip.ParseAddr(rest[:at]); err == nil && addr.Is6() {
+			out[i] = scheme + "://[" + rest[:at] + "]" + rest[at:]
+		}
+	}
+	return out
 }
 
 // parser collects the problems of a set of flags, so that the operator sees all of them.

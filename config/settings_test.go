@@ -179,3 +179,20 @@ func FuzzFromRecord(f *testing.F) {
 		}
 	})
 }
+
+// Kubernetes' variables for a service have IPv6 addresses without brackets (D15).
+func TestEndpointOfABareIPv6AddressGetsItsBrackets(t *testing.T) {
+	for given, want := range map[string]string{
+		"https://fd00::1:2379":    "https://[fd00::1]:2379",
+		"https://[fd00::1]:2379":  "https://[fd00::1]:2379",
+		"http://192.0.2.1:2379":   "http://192.0.2.1:2379",
+		"http://store.local:2379": "http://store.local:2379",
+		"http://store.local":      "http://store.local",
+		"unix://run/etcd.sock":    "unix://run/etcd.sock",
+	} {
+		n := config.Node{EtcdEndpoints: []string{given}}
+		if got := n.Etcd().Endpoints[0]; got != want {
+			t.Errorf("%s: got %s, want %s", given, got, want)
+		}
+	}
+}

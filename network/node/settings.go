@@ -29,7 +29,7 @@ type Settings struct {
 func (s Settings) Store() etcd.Options {
 	e := s.Etcd
 	return etcd.Options{
-		Endpoints: e.Endpoints, Prefix: e.Prefix, CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile,
+		Endpoints: e.Endpoints, Prefix: e.Prefix, CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile, ServerName: e.ServerName,
 		Username: e.Username, Password: e.Password, TTL: s.LeaseTTL,
 	}
 }

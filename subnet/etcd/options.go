@@ -20,13 +20,14 @@ import (
 // Options say where etcd is and how to speak to it. Zero durations take the defaults named
 // beside them.
 type Options struct {
-	Endpoints []string // at least one; http:// or https://
-	Prefix    string   // of all keys; a slash at its end is ignored
-	CertFile  string   // client certificate; needs KeyFile
-	KeyFile   string
-	CAFile    string // certificate authority of etcd's certificate; alone it is enough for TLS
-	Username  string
-	Password  config.Secret // a type that does not print
+	Endpoints  []string // at least one; http:// or https://
+	Prefix     string   // of all keys; a slash at its end is ignored
+	CertFile   string   // client certificate; needs KeyFile
+	KeyFile    string
+	CAFile     string // certificate authority of etcd's certificate; alone it is enough for TLS
+	ServerName string // name in etcd's certificate; "" is the host of the endpoint
+	Username   string
+	Password   config.Secret // a type that does not print
 
 	TTL         time.Duration // of this node's lease, whole seconds; 24 h
 	DialTimeout time.Duration // 5 s
@@ -74,6 +75,22 @@ func (o Options) clientConfig() (clientv3.Config, error) {
 	return conf, err
 }
 
+// verifyName makes the configuration verify the server's certificate for name. tls.Config's own
+// ServerName is not enough: etcd's client gives gRPC a name for each address, its host, and gRPC
+// prefers that. So the standard verification is switched off and done here, on each connection.
+func verifyName(conf *tls.Config, name string) {
+	conf.InsecureSkipVerify = true
+	conf.VerifyConnection = func(state tls.ConnectionState) error {
+		chain := state.PeerCertificates // never empty on the client's side
+		intermediates := x509.NewCertPool()
+		for _, cert := range chain[1:] {
+			intermediates.AddCert(cert)
+		}
+		_, err := chain[0].Verify(x509.VerifyOptions{DNSName: name, Roots: conf.RootCAs, Intermediates: intermediates})
+		return err
+	}
+}
+
 // silence switches off the log of etcd's client: every failure comes back as an error. The
 // type parameter stands for zap's Config, which alone would make zap a direct dependency.
 func silence[Config any](c **Config) error {
@@ -103,6 +120,9 @@ func (o Options) tls() (*tls.Config, error) {
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("open etcd: read TLS file %s: it holds no certificate in PEM form", o.CAFile)
 		}
+	}
+	if o.ServerName != "" {
+		verifyName(conf, o.ServerName)
 	}
 	if o.CertFile == "" {
 		return conf, nil

@@ -48,7 +48,7 @@ func certificate(t *testing.T, dir, name string, parentKey *ecdsa.PrivateKey, pa
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: parent == nil, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"store"}, IsCA: parent == nil, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -122,6 +122,11 @@ func TestTLS(t *testing.T) {
 		Endpoints: []string{mutual.Client}, CAFile: filepath.Join(strict, "ca.crt"),
 		CertFile: filepath.Join(strict, "client.crt"), KeyFile: filepath.Join(strict, "client.key"),
 	}))
+	elsewhere := strings.Replace(oneWay.Client, "127.0.0.1", "localhost", 1)
+	t.Run("with the name in the certificate", works(etcd.Options{Endpoints: []string{elsewhere}, CAFile: file("ca.crt"), ServerName: "store"}))
+	t.Run("refuses another name than the given", fails(etcd.Options{Endpoints: []string{oneWay.Client}, CAFile: file("ca.crt"), ServerName: "other"}, "not other"))
+	t.Run("refuses another CA for the given name", fails(etcd.Options{Endpoints: []string{oneWay.Client}, CAFile: file("stranger.crt"), ServerName: "store"}, "x509: certificate signed by unknown authority"))
+	t.Run("refuses a certificate for another name", fails(etcd.Options{Endpoints: []string{elsewhere}, CAFile: file("ca.crt")}, "not localhost"))
 	t.Run("refuses a server of another CA", fails(etcd.Options{Endpoints: []string{oneWay.Client}, CAFile: file("stranger.crt")}, "x509: certificate signed by unknown authority"))
 	t.Run("says that a client certificate is missing", fails(etcd.Options{Endpoints: []string{mutual.Client}, CAFile: filepath.Join(strict, "ca.crt")}, "certificate required"))
 }
