@@ -66,8 +66,24 @@ func (r *Registry) Choice(ctx context.Context, want Want) (Choice, error) {
 		return Choice{}, err
 	}
 	d, err := decide(s, 0, time.Now(), r.seconds())
+	if err != nil {
+		return Choice{}, err
+	}
+	conflicts, err := r.readAt(ctx, "read owner keys", r.keys.ownersOf(d.lease.Subnets))
+	if err != nil {
+		return Choice{}, err
+	}
+	s.learn(conflicts)
+	if s.suspect { // as Acquire does when it loses the race to such a key
+		if err := r.addOrphans(ctx, &s); err != nil {
+			return Choice{}, err
+		}
+		if d, err = decide(s, 0, time.Now(), r.seconds()); err != nil {
+			return Choice{}, err
+		}
+	}
 	own, ok := s.own().Get()
-	return Choice{Lease: d.lease, Held: ok && own.lease.Subnets == d.lease.Subnets}, err
+	return Choice{Lease: d.lease, Held: ok && own.lease.Subnets == d.lease.Subnets}, nil
 }
 
 func checkName(what, name string) error {
@@ -82,31 +98,33 @@ func checkName(what, name string) error {
 func (r *Registry) survey(ctx context.Context, want Want, form string) (survey, error) {
 	s := newSurvey(r.keys, want)
 	s.form, s.running = form, r.held.Load()
-	resp, err := r.commit(ctx, transaction{what: "read leases"}, forGood,
-		clientv3.OpGet(r.keys.node(want.Lease.Node)),
-		clientv3.OpGet(r.keys.leases(), clientv3.WithPrefix()))
+	record, err := r.get(ctx, "read node", r.keys.node(want.Lease.Node))
 	if err != nil {
 		return s, err
 	}
-	s.revision = resp.Header.Revision
-	s.addAll(resp)
-	var gets []clientv3.Op
-	for _, key := range s.questions() {
-		gets = append(gets, clientv3.OpGet(key))
-	}
-	if len(gets) == 0 {
-		return s, nil
-	}
-	resp, err = r.commit(ctx, transaction{what: "read owner keys"}, forGood, gets...)
+	s.revision = record.Header.Revision
+	s.addAll(record.Kvs)
+	err = r.pages(ctx, "read leases", r.keys.leases(), s.revision, func(resp *clientv3.GetResponse) { s.addAll(resp.Kvs) })
 	if err != nil {
 		return s, err
 	}
-	s.addAll(resp)
-	return s, nil
+	kvs, err := r.readAt(ctx, "read owner keys", s.questions())
+	s.addAll(kvs)
+	return s, err
 }
 
-func (s *survey) addAll(resp *clientv3.TxnResponse) {
-	for _, kv := range read(resp) {
+// addOrphans reads all owner keys and adds the orphans to the survey.
+func (r *Registry) addOrphans(ctx context.Context, s *survey) error {
+	owners, err := r.owners(ctx, s.revision)
+	if err != nil {
+		return err
+	}
+	s.orphans = r.age(owners, s.taken, time.Now())
+	return nil
+}
+
+func (s *survey) addAll(kvs []*mvccpb.KeyValue) {
+	for _, kv := range kvs {
 		s.add(kv)
 	}
 }
@@ -125,13 +143,15 @@ type acquisition struct {
 	r       *Registry
 	decide  func(survey, int) (decision, error)
 	granted etcdID // granted by this acquisition, 0 if none
+	orphans bool   // whether surveys look for owner keys without a lease
 }
 
 // run surveys, decides and commits until a transaction succeeds.
 func (x *acquisition) run(ctx context.Context, want Want) (*Claim, error) {
 	var s survey
 	usable := false // whether s serves for the next try
-	for try := range maxTries {
+	try := 0
+	for range maxTries {
 		if !usable {
 			var err error
 			if s, err = x.survey(ctx, want); err != nil {
@@ -147,6 +167,10 @@ func (x *acquisition) run(ctx context.Context, want Want) (*Claim, error) {
 			return c, err
 		}
 		usable = s.learn(conflicts)
+		try++
+		if s.suspect && !x.orphans {
+			x.orphans, try = true, 0 // no node was faster: choose as if the orphans had been known
+		}
 		x.r.health.race()
 		x.r.log.Debug().Err(err).Int("attempt", try).Msg("lost a race for a subnet")
 	}
@@ -156,6 +180,9 @@ func (x *acquisition) run(ctx context.Context, want Want) (*Claim, error) {
 // survey is the registry's, and renews the etcd lease of our own lease.
 func (x *acquisition) survey(ctx context.Context, want Want) (survey, error) {
 	s, err := x.r.survey(ctx, want, "")
+	if err == nil && x.orphans {
+		err = x.r.addOrphans(ctx, &s)
+	}
 	if err != nil {
 		return s, err
 	}

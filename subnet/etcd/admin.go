@@ -47,7 +47,20 @@ func (r *Registry) Leases(ctx context.Context) ([]Entry, []subnet.Problem, error
 		entries[i].TTL = ttls[i]
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return subnet.Older(a.Lease, b.Lease) })
-	return entries, v.snapshot().Problems, nil
+	snapshot := v.snapshot()
+	owners, err := r.owners(ctx, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	leases := snapshot.Leases
+	for _, e := range entries { // reservations that wait are in no snapshot
+		leases = append(leases, e.Lease)
+	}
+	problems := snapshot.Problems
+	for _, o := range withoutLease(owners, leases) {
+		problems = append(problems, o.problem(r.keys))
+	}
+	return entries, problems, nil
 }
 
 // ttls asks for the time that is left of each etcd lease.
@@ -73,7 +86,7 @@ func (r *Registry) ttls(ctx context.Context, ids []etcdID) ([]opt.Option[time.Du
 }
 
 // Release removes the lease of a node by its name, or any lease by its key form (leases
-// that flannel wrote have no name). A reservation stays, waiting for its node. The
+// that flannel wrote have no name), or an owner key without a lease by its subnet. A reservation stays, waiting for its node. The
 // error is ErrNoLease when there is no lease to release. A node that is alive claims its
 // subnets again at once.
 func (r *Registry) Release(ctx context.Context, name string) error {
@@ -110,8 +123,14 @@ func (r *Registry) find(ctx context.Context, name string) (*Claim, error) {
 		return nil, err
 	}
 	own, ok := s.own().Get()
+	if !ok && form != "" {
+		own, ok = r.orphanAt(ctx, form)
+	}
 	if !ok {
 		return nil, fmt.Errorf("release %q: %w: see `loden lease list`", name, ErrNoLease)
+	}
+	if own.orphan {
+		return &Claim{r: r, store: own}, nil
 	}
 	if form != "" && own.lease.Node != "" {
 		return r.find(ctx, own.lease.Node)
@@ -122,6 +141,17 @@ func (r *Registry) find(ctx context.Context, name string) (*Claim, error) {
 		own.named = append(own.named, r.keys.node(name))
 	}
 	return &Claim{r: r, store: own}, nil
+}
+
+// orphanAt returns the owner key of a subnet that no lease has, as a lease with no key of
+// its own.
+func (r *Registry) orphanAt(ctx context.Context, form string) (stored, bool) {
+	resp, err := r.get(ctx, "read owner key", r.keys.owners()+form)
+	if err != nil || len(resp.Kvs) == 0 {
+		return stored{}, false
+	}
+	o, ok := parseOwner(r.keys, string(resp.Kvs[0].Key), resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
+	return stored{form: form, orphan: true, mod: o.mod, named: []string{r.keys.owner(o.subnet)}}, ok
 }
 
 // Reserve sets subnets aside for a node, for good: no time to live ends it. Families not

@@ -63,6 +63,9 @@ func (c *Claim) Release(ctx context.Context) error {
 // shared yet.
 func (c *Claim) leave(ctx context.Context) error {
 	next := c.store.lease
+	if c.store.orphan {
+		return c.drop(ctx)
+	}
 	if c.store.id == forGood {
 		return c.put(ctx, subnet.Lease{Node: next.Node, Subnets: next.Subnets, Reserved: true})
 	}
@@ -154,6 +157,9 @@ func (c *Claim) key() string {
 // unchanged, and ours. c.mu is held.
 func (c *Claim) owned() []condition {
 	key := c.r.keys.lease(c.store.form)
+	if c.store.orphan {
+		return []condition{{key: key}, {key: c.store.named[0], rev: c.store.mod}}
+	}
 	ifs := []condition{{key: key, kind: created, rev: c.store.create}, {key: key, rev: c.store.mod}}
 	for _, k := range c.store.named {
 		if k == c.r.keys.node(c.store.lease.Node) {

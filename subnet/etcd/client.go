@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"slices"
 	"sync"
@@ -174,7 +175,7 @@ func (c *client) renew(ctx context.Context, id etcdID) (int64, error) {
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv has the reason
 			return err
 		}
 		resp, err := stream.Recv()

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -153,7 +154,44 @@ func (s *survey) choose(try int) (opt.Dual[netip.Prefix], error) {
 			taken = append(slices.Clip(taken), subnet.Lease{Subnets: opt.Dual[netip.Prefix]{}.With(f, p)})
 		}
 	}
-	return subnet.Allocate(s.want.Network, fmt.Sprintf("%s#%d", s.want.Lease.Node, try), prefer, taken)
+	seed := fmt.Sprintf("%s#%d", s.want.Lease.Node, try)
+	all, young := taken, taken
+	for _, o := range s.orphans {
+		if s.named[s.keys.owner(o.subnet)] != 0 {
+			continue // our own key, whose lease was deleted by hand
+		}
+		l := subnet.Lease{Subnets: opt.Dual[netip.Prefix]{}.With(opt.FamilyOf(o.subnet.Addr()), o.subnet)}
+		all = append(slices.Clip(all), l)
+		if !o.old {
+			young = append(slices.Clip(young), l)
+		}
+	}
+	out, err := subnet.Allocate(s.want.Network, seed, prefer, all)
+	if errors.Is(err, subnet.ErrOutOfSubnets) && len(s.orphans) > 0 {
+		if out, err = subnet.Allocate(s.want.Network, seed, prefer, young); err != nil {
+			o := s.orphans[0]
+			return out, fmt.Errorf("%w: %d subnets have an owner key without a lease (the first is %s of node %.64q): "+
+				"they are taken over when they have been so for the time to live of a lease; if their nodes are gone, `loden lease release %s` frees one at once",
+				err, len(s.orphans), s.keys.owner(o.subnet), o.node, subnet.FormatSubnet(o.subnet))
+		}
+	}
+	return out, err
+}
+
+// ownerRevision returns the mod revision that an owner key must have for our transaction:
+// 0 when it must be absent. An owner key with another name under a lease of ours was
+// written by another program, since a node that claims writes the lease too: our lease
+// counts.
+func (s *survey) ownerRevision(key string) int64 {
+	if own, ok := s.own().Get(); ok && s.others[key] != 0 && slices.Contains(s.keys.ownersOf(own.lease.Subnets), key) {
+		return s.others[key]
+	}
+	for _, o := range s.orphans {
+		if o.old && s.keys.owner(o.subnet) == key {
+			return o.mod
+		}
+	}
+	return s.named[key]
 }
 
 // complete reports whether all owner keys of d, and the node's record, were found in place.
@@ -177,7 +215,7 @@ func (s *survey) writeTo(d *decision, hangs opt.Option[etcdID]) {
 	t.conditions = []condition{{key: k.node(node), rev: s.node}}
 	for _, key := range owners {
 		t.puts = append(t.puts, put{key, node})
-		t.conditions = append(t.conditions, condition{key: key, rev: s.named[key]}) // 0: absent
+		t.conditions = append(t.conditions, condition{key: key, rev: s.ownerRevision(key)})
 	}
 	own, resumed := s.own().Get()
 	if resumed {

@@ -107,3 +107,18 @@ func (f *fakeStore) survey(keys layout, want Want, granted map[etcdID]int64) sur
 	}
 	return s
 }
+
+// orphans returns the owner keys without a lease.
+func (f *fakeStore) orphans(keys layout, s survey, old bool) []orphan {
+	var owners []ownerKey
+	for _, kv := range f.get(keys.owners()) {
+		if o, ok := parseOwner(keys, string(kv.Key), kv.Value, kv.ModRevision); ok {
+			owners = append(owners, o)
+		}
+	}
+	var out []orphan
+	for _, o := range withoutLease(owners, s.taken) {
+		out = append(out, orphan{o, old})
+	}
+	return out
+}

@@ -61,6 +61,7 @@ func (o Options) clientConfig() (clientv3.Config, error) {
 		DialKeepAliveTimeout: 5 * time.Second,
 		Username:             o.Username,
 		Password:             string(o.Password),
+		MaxCallRecvMsgSize:   maxMessage,
 		// gRPC's own back-off grows to two minutes; a node should be back soon after etcd.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},

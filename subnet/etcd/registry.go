@@ -27,11 +27,11 @@ package etcd
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/loden-net/loden/subnet"
 )
@@ -45,6 +45,9 @@ type Registry struct {
 	log   zerolog.Logger
 	pacer pacer
 	held  atomic.Bool // whether Acquire has succeeded
+
+	mu      sync.Mutex             // guards what follows
+	orphans map[ownerKey]time.Time // owner keys without a lease, and when they were first seen
 }
 
 // Open prepares a registry. It reads the TLS files, but does not need etcd to be there:
@@ -82,14 +85,7 @@ func (r *Registry) Snapshot(ctx context.Context) (subnet.Snapshot, error) {
 func (r *Registry) list(ctx context.Context) (*view, error) {
 	r.setEndpoints(r.opts.Endpoints)
 	v := newView(r.keys.leases())
-	err := r.do(ctx, "list leases", func(ctx context.Context, etcd *clientv3.Client) error {
-		resp, err := etcd.Get(ctx, v.branch, clientv3.WithPrefix())
-		if err == nil {
-			v.fill(resp)
-		}
-		return err
-	})
-	if err != nil {
+	if err := r.pages(ctx, "list leases", v.branch, 0, v.fill); err != nil {
 		return nil, err
 	}
 	r.health.listed(v.revision)

@@ -32,8 +32,12 @@ type survey struct {
 	flannel  bool           // flannel wrote some leases: it writes no owner keys
 
 	named   map[string]int64 // mod revisions of owner keys that bear a name of ours
+	others  map[string]int64 // mod revisions of owner keys of our leases that bear another name
 	records map[string]int64 // mod revisions of our records under earlier names, by key
 	learned int              // conflicts of lost races that were added since the survey
+
+	orphans []orphan // owner keys without a lease; known only after a race was lost to such a key
+	suspect bool     // a race was lost to an owner key without a lease
 }
 
 // stored is a lease in the store.
@@ -44,6 +48,7 @@ type stored struct {
 	granted     int64  // seconds that id was granted for, 0 if not known or run out
 	lease       subnet.Lease
 	broken      bool     // its value is not a lease of ours
+	orphan      bool     // there is no lease, only an owner key in named, last changed at mod
 	named       []string // owner keys, and the record, that bear the name of its node
 }
 
@@ -70,7 +75,7 @@ func (n nodeRecord) String() string {
 
 // newSurvey returns a survey for want that knows no key yet.
 func newSurvey(keys layout, want Want) survey {
-	return survey{keys: keys, want: want, named: map[string]int64{}, records: map[string]int64{}}
+	return survey{keys: keys, want: want, named: map[string]int64{}, others: map[string]int64{}, records: map[string]int64{}}
 }
 
 // add takes a key as it was read at the survey's revision.
@@ -86,6 +91,8 @@ func (s *survey) add(kv *mvccpb.KeyValue) {
 	case strings.HasPrefix(key, s.keys.owners()):
 		if slices.Contains(s.names(), string(kv.Value)) {
 			s.named[key] = kv.ModRevision
+		} else {
+			s.others[key] = kv.ModRevision
 		}
 	default: // a record under an earlier name: ours if it names a lease with our key
 		var rec nodeRecord
@@ -253,7 +260,7 @@ func (s *survey) learn(conflicts []*mvccpb.KeyValue) bool {
 		case isLease && form == own.form:
 			continue // our own lease has changed: only a new survey helps
 		case isLease:
-		case isOwner && string(kv.Value) == s.want.Lease.Node:
+		case isOwner && slices.Contains(s.names(), string(kv.Value)):
 			if s.named[key] != kv.ModRevision {
 				s.named[key] = kv.ModRevision
 				s.learned++
@@ -261,6 +268,10 @@ func (s *survey) learn(conflicts []*mvccpb.KeyValue) bool {
 			continue
 		case isOwner:
 			form = owned
+			o, ok := parseOwner(s.keys, key, kv.Value, kv.ModRevision)
+			if ok && o.mod <= s.revision && len(withoutLease([]ownerKey{o}, s.taken)) > 0 {
+				s.suspect = true
+			}
 		default:
 			continue
 		}
@@ -269,7 +280,7 @@ func (s *survey) learn(conflicts []*mvccpb.KeyValue) bool {
 			s.learned++
 		}
 	}
-	return s.learned == 1
+	return s.learned == 1 && !s.suspect
 }
 
 // sameAddress reports whether two leases are reached at a common address. The port does not

@@ -64,6 +64,7 @@ type scene struct {
 	granted map[etcdID]int64
 	reserve bool
 	running bool
+	orphans string   // "", "young" or "old": how long the survey has seen orphans, if it looks for them
 	race    []string // lines of keys that change between survey and transaction
 }
 
@@ -82,6 +83,9 @@ func (s *scene) play(lines string) string {
 	}
 	seen := s.store.survey(s.keys, s.want, s.granted)
 	seen.running = s.running
+	if s.orphans != "" {
+		seen.orphans = s.store.orphans(s.keys, seen, s.orphans == "old")
+	}
 	var out strings.Builder
 	d, err := s.decide(seen, 0)
 	out.WriteString(s.describe(d, err))
@@ -95,7 +99,15 @@ func (s *scene) play(lines string) string {
 	if ok {
 		return out.String() + "the transaction succeeds all the same\n"
 	}
-	if !seen.learn(conflicts) {
+	learned := seen.learn(conflicts)
+	if seen.suspect {
+		out.WriteString("an owner key without a lease was in the way: a new survey looks for all such keys\n")
+		seen = s.store.survey(s.keys, s.want, s.granted)
+		seen.orphans = s.store.orphans(s.keys, seen, false)
+		d, err = s.decide(seen, 0)
+		return out.String() + s.describe(d, err)
+	}
+	if !learned {
 		out.WriteString("the transaction fails: a new survey\n")
 		seen = s.store.survey(s.keys, s.want, s.granted)
 	} else {
@@ -123,6 +135,8 @@ func (s *scene) line(line string) {
 		s.want.Network = n
 	case "node": // node NAME key K at ADDRESS...
 		s.want.Lease = s.lease(f)
+	case "orphans":
+		s.orphans = rest
 	case "running":
 		s.running = true
 	case "reserve":

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -15,11 +16,13 @@ import (
 // view is the leases branch of the store as last heard: a map that events are folded into.
 // Every key under the branch has an entry, also a key that is no lease.
 type view struct {
-	cluster  uint64 // etcd's cluster id; another one means another etcd
-	revision int64
-	branch   string // the prefix of all keys
-	entries  map[string]record
-	released map[string]bool // keys of leases that left in an orderly way since the last snapshot
+	cluster   uint64 // etcd's cluster id; another one means another etcd
+	revision  int64
+	branch    string // the prefix of all keys
+	entries   map[string]record
+	problems  int             // how many entries are problems
+	untracked int             // how many keys the view has no room for, since the last list
+	released  map[string]bool // keys of leases that left in an orderly way since the last snapshot
 }
 
 // record is one key: a lease, a reservation that waits, or a problem.
@@ -51,28 +54,77 @@ func newView(branch string) *view {
 	return &view{branch: branch, entries: map[string]record{}, released: map[string]bool{}}
 }
 
-// fill takes a list of the whole branch.
+// fill takes a page of the list of the whole branch.
 func (v *view) fill(resp *clientv3.GetResponse) {
-	v.cluster, v.revision = resp.Header.ClusterId, resp.Header.Revision
-	for _, kv := range resp.Kvs {
-		form := strings.TrimPrefix(string(kv.Key), v.branch)
-		v.entries[form] = newRecord(form, kv)
+	if v.revision == 0 {
+		v.cluster, v.revision = resp.Header.ClusterId, resp.Header.Revision
 	}
+	for _, kv := range resp.Kvs {
+		form := v.form(kv)
+		v.set(form, newRecord(form, kv))
+	}
+}
+
+// The bounds of a view. The branch may hold any number of keys, and of any length.
+const (
+	maxLeases   = 1 << 16 // a /8 cut into /24s
+	maxProblems = 10_000
+	maxForm     = 120 // bytes; the longest key form of a lease has 62
+)
+
+// form returns the name of a key in the view: its key form, shortened if it is longer than
+// any lease's.
+func (v *view) form(kv *mvccpb.KeyValue) string {
+	form := strings.TrimPrefix(string(kv.Key), v.branch)
+	if len(form) <= maxForm {
+		return form
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(kv.Key) // a hash never fails to write
+	return fmt.Sprintf("%s... (%d bytes, %016x)", form[:maxForm/2], len(form), h.Sum64())
+}
+
+// set adds or replaces an entry, or counts it when the view is full.
+func (v *view) set(form string, rec record) {
+	v.remove(form)
+	if rec.problem != "" && v.problems >= maxProblems || rec.problem == "" && len(v.entries)-v.problems >= maxLeases {
+		v.untracked++
+		return
+	}
+	if rec.problem != "" {
+		v.problems++
+	}
+	v.entries[form] = rec
+}
+
+// remove deletes an entry, if it is there.
+func (v *view) remove(form string) {
+	rec, ok := v.entries[form]
+	if !ok {
+		return
+	}
+	if rec.problem != "" {
+		v.problems--
+	}
+	delete(v.entries, form)
 }
 
 // fold applies one watch event.
 func (v *view) fold(e *clientv3.Event) {
-	form := strings.TrimPrefix(string(e.Kv.Key), v.branch)
+	form := v.form(e.Kv)
 	before, had := v.entries[form]
 	if e.Type == mvccpb.DELETE {
-		delete(v.entries, form)
+		if !had && v.untracked > 0 {
+			v.untracked--
+		}
+		v.remove(form)
 		if had && before.lease.Leaving {
 			v.released[form] = true
 		}
 		return
 	}
 	now := newRecord(form, e.Kv)
-	v.entries[form] = now
+	v.set(form, now)
 	if had && !before.lease.Waiting() && now.lease.Waiting() {
 		v.released[form] = true
 	} else {
@@ -90,6 +142,10 @@ func (v *view) snapshot() subnet.Snapshot {
 		case !rec.lease.Waiting():
 			s.Leases = append(s.Leases, rec.lease)
 		}
+	}
+	if v.untracked > 0 {
+		s.Problems = append(s.Problems, subnet.Problem{Object: v.branch, Reason: fmt.Sprintf(
+			"the branch holds at least %d further keys, more than are read (%d leases, and %d keys that are no lease): delete the keys that are no lease", v.untracked, maxLeases, maxProblems)})
 	}
 	for form := range v.released {
 		s.Released = append(s.Released, form)

@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"errors"
+	"maps"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -19,17 +21,61 @@ var errRelist = errors.New("list again")
 // emits no snapshot), a compaction, and an etcd that was emptied or restored from a backup.
 // emit is called from one goroutine. The error is ctx's.
 func (r *Registry) Watch(ctx context.Context, emit func(subnet.Snapshot)) error {
-	w := watcher{r: r, emit: emit}
+	w := watcher{r: r, out: make(chan subnet.Snapshot, 1), done: make(chan struct{}, 1)}
+	ctx, stop := context.WithCancel(ctx)
+	var emitting sync.WaitGroup
+	emitting.Go(func() { w.emitAll(ctx, emit) })
+	defer emitting.Wait()
+	defer stop()
 	return w.run(ctx)
 }
 
-// watcher follows the leases branch.
+// watcher follows the leases branch. It folds events while emit runs, and takes the next
+// snapshot when emit has returned: a thousand joins at once do not make a thousand
+// snapshots, however slow emit is.
 type watcher struct {
 	r    *Registry
-	emit func(subnet.Snapshot)
-	last subnet.Snapshot // as emitted, without Released
-	any  bool            // whether a snapshot was emitted
 	view *view
+	news bool            // the view may say more than the last snapshot
+	busy bool            // emit runs
+	any  bool            // whether a snapshot was emitted
+	last subnet.Snapshot // as emitted, without Released
+
+	out  chan subnet.Snapshot // to emit; holds one, and is empty unless busy
+	done chan struct{}        // emit has returned
+}
+
+// emitAll calls emit for every snapshot until ctx ends.
+func (w *watcher) emitAll(ctx context.Context, emit func(subnet.Snapshot)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-w.out:
+			emit(s)
+			w.done <- struct{}{}
+		}
+	}
+}
+
+// offer emits the view if it says something new and emit is idle.
+func (w *watcher) offer() {
+	select {
+	case <-w.done:
+		w.busy = false
+	default:
+	}
+	if w.busy || !w.news {
+		return
+	}
+	w.news = false
+	s := w.view.snapshot()
+	if w.any && s.Same(w.last) {
+		return
+	}
+	w.out <- s // it has room: emit is idle
+	w.busy, w.any, w.last = true, true, s
+	w.last.Released = nil
 }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -42,23 +88,16 @@ func (w *watcher) run(ctx context.Context) error {
 			continue
 		}
 		attempts = backoff{}
-		w.view = v
-		w.changed()
+		if w.view != nil { // releases that no snapshot has told yet
+			maps.Copy(v.released, w.view.released)
+		}
+		w.view, w.news = v, true
+		w.offer()
 		if err := w.follow(ctx); ctx.Err() == nil && !errors.Is(err, errRelist) {
 			w.r.log.Debug().Err(err).Msg("watch of leases ended")
 		}
 	}
 	return ctx.Err()
-}
-
-// changed emits the view if it says something new.
-func (w *watcher) changed() {
-	s := w.view.snapshot()
-	if !w.any || !s.Same(w.last) {
-		w.emit(s)
-	}
-	w.any, w.last = true, s
-	w.last.Released = nil
 }
 
 // follow folds events into the view until all leases must be listed again: at intervals
@@ -100,6 +139,9 @@ func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) err
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-w.done:
+			w.busy = false
+			w.offer()
 		case <-relist:
 			return errRelist
 		case <-probe:
@@ -108,9 +150,8 @@ func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) err
 			}
 		case resp, ok := <-events:
 			news, err := w.drain(ctx, resp, ok, events)
-			if news {
-				w.changed()
-			}
+			w.news = w.news || news
+			w.offer()
 			if err != nil {
 				return err
 			}
