@@ -20,14 +20,15 @@ import (
 
 // Device is a WireGuard interface. It is configured through UAPI only: see Serve and Configure.
 type Device struct {
-	log           zerolog.Logger
-	born          time.Time // an hour before New, so that no moment is zero
-	tunnel        tunnel
-	binder        binder
-	keepsUDP      bool        // UDP packets are not joined: the kernel does not take joined UDP
-	noOffload     Offloads    // turned off by setting
-	refusalLogged atomic.Bool // see joins
-	workers       int         // of each direction, beside the goroutine of each queue and socket: see workerPool
+	log              zerolog.Logger
+	born             time.Time // an hour before New, so that no moment is zero
+	tunnel           tunnel
+	binder           binder
+	keepsUDP         bool // UDP packets are not joined: the kernel does not take joined UDP
+	handshakeWorkers int
+	noOffload        Offloads    // turned off by setting
+	refusalLogged    atomic.Bool // see joins
+	workers          int         // of each direction, beside the goroutine of each queue and socket: see workerPool
 
 	local      peer.Local
 	sockets    atomic.Pointer[bound] // nil: not open
@@ -56,7 +57,8 @@ type Device struct {
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 	return &Device{
 		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder, workers: workersFor(runtime.GOMAXPROCS(0)),
-		handshakes: make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
+		handshakeWorkers: handshakeWorkersFor(runtime.GOMAXPROCS(0)),
+		handshakes:       make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
 		closed: make(chan struct{}), handingOver: make(chan *state.Device),
 	}
 }
@@ -82,7 +84,9 @@ func (d *Device) Run(ctx context.Context) error {
 	for _, q := range queues {
 		d.movers.Go(func() { failed <- d.sendLoop(q) })
 	}
-	d.others.Go(d.handshakeWorker)
+	for range d.handshakeWorkers {
+		d.others.Go(d.handshakeWorker)
+	}
 	var err error
 	select {
 	case <-ctx.Done():
@@ -184,6 +188,7 @@ func (d *Device) send(out []conn.Outgoing) {
 	b := d.sockets.Load()
 	if b == nil {
 		for i := range out {
+			out[i].NoRoom = true
 			d.counters.noSocket.Add(uint64(out[i].Count))
 		}
 		return
@@ -201,6 +206,7 @@ func (d *Device) send(out []conn.Outgoing) {
 		switch {
 		case s == nil:
 			for i := range out[:n] {
+				out[i].NoRoom = true
 				d.counters.noSocket.Add(uint64(out[i].Count))
 			}
 		default:

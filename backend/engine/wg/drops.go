@@ -46,29 +46,48 @@ type Status struct {
 // Status returns the present status. It does not wait for the data path.
 func (d *Device) Status() Status {
 	overflow, expired := d.local.StagedDrops()
+	sendFull, receiveFull := d.socketDrops()
 	c := &d.counters
 	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Offloads: d.offloadStates()}
 	for reason, n := range map[string]uint64{
-		"malformed-packet":     c.malformed.Load(),
-		"no-peer":              c.unroutable.Load(),
-		"too-big":              c.tooBig.Load(),
-		"keypair-exhausted":    c.exhausted.Load(),
-		"no-endpoint":          c.noEndpoint.Load(),
-		"no-socket":            c.noSocket.Load(),
-		"staged-overflow":      overflow,
-		"staged-expired":       expired,
-		"not-wireguard":        c.notWireGuard.Load(),
-		"handshake-rejected":   c.rejected.Load(),
-		"handshake-queue-full": c.queueFull.Load(),
-		"not-decrypted":        c.undecoded.Load(),
-		"replayed":             c.replayed.Load(),
-		"wrong-source":         c.misrouted.Load(),
-		"send-refused":         c.unsent.Load(),
-		"interface-refused":    c.tunRefused.Load(),
+		"malformed-packet":       c.malformed.Load(),
+		"no-peer":                c.unroutable.Load(),
+		"too-big":                c.tooBig.Load(),
+		"keypair-exhausted":      c.exhausted.Load(),
+		"no-endpoint":            c.noEndpoint.Load(),
+		"no-socket":              c.noSocket.Load(),
+		"staged-overflow":        overflow,
+		"staged-expired":         expired,
+		"not-wireguard":          c.notWireGuard.Load(),
+		"handshake-rejected":     c.rejected.Load(),
+		"handshake-queue-full":   c.queueFull.Load(),
+		"not-decrypted":          c.undecoded.Load(),
+		"replayed":               c.replayed.Load(),
+		"wrong-source":           c.misrouted.Load(),
+		"send-refused":           c.unsent.Load(),
+		"interface-refused":      c.tunRefused.Load(),
+		"udp-send-queue-full":    sendFull,
+		"udp-receive-queue-full": receiveFull,
 	} {
 		if n > 0 {
 			s.Drops[reason] = n
 		}
 	}
 	return s
+}
+
+// socketDrops returns how many datagrams the open sockets dropped for want of room in their send
+// and receive buffers. The counts begin anew when the sockets are opened anew.
+func (d *Device) socketDrops() (sendFull, receiveFull uint64) {
+	b := d.sockets.Load()
+	if b == nil {
+		return 0, 0
+	}
+	for _, s := range b.all() {
+		if k, ok := s.(interface{ Drops() (uint64, uint64) }); ok {
+			full, lost := k.Drops()
+			sendFull, receiveFull = sendFull+full, receiveFull+lost
+		}
+	}
+	return sendFull, receiveFull
 }

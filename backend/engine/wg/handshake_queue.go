@@ -1,6 +1,8 @@
 package wg
 
 import (
+	"net/netip"
+
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/peer"
 )
@@ -23,8 +25,9 @@ func (d *Device) enqueue(i handshakeItem) {
 	}
 }
 
-// handshakeWorker reads handshake messages one by one, so that their cost never stops the data
-// path, and sends staged packets once there is a keypair.
+// handshakeWorker reads handshake messages, so that their cost never stops the data path, and
+// sends staged packets once there is a keypair. There are several of them where there are
+// processors: see handshakeWorkersFor.
 func (d *Device) handshakeWorker() {
 	s := newSender(d)
 	for {
@@ -55,7 +58,7 @@ func (d *Device) read(i handshakeItem) *peer.Peer {
 	}
 	t := d.time()
 	p, actions, verdict := d.local.Receive(peer.Inbound{
-		Message: i.raw[:i.size], From: i.from, Loaded: d.underLoad(t.Now), Allow: d.limits.Allow, Find: d.find,
+		Message: i.raw[:i.size], From: i.from, Loaded: d.underLoad(t.Now), Allow: d.allowHandshake, Find: d.find,
 	}, t)
 	switch verdict {
 	case peer.Rejected:
@@ -71,6 +74,20 @@ func (d *Device) read(i handshakeItem) *peer.Peer {
 	}
 	return nil
 }
+
+// allowHandshake reports whether the sender at an address may have another handshake while the device is
+// loaded. An IPv6 /64 counts as a single sender, since whoever has one address of it has all, as
+// in the kernel (ratelimiter.c).
+func (d *Device) allowHandshake(a netip.Addr) bool {
+	if a.Is6() && !a.Is4In6() {
+		a = netip.PrefixFrom(a.WithZone(""), 64).Masked().Addr()
+	}
+	return d.limits.Allow(a)
+}
+
+// handshakeWorkersFor returns how many goroutines read handshake messages where Go schedules on n
+// processors: half of them, so that a flood of handshakes leaves as much to the data path.
+func handshakeWorkersFor(n int) int { return min(max(1, n/2), maxHandshakeWorkers) }
 
 // underLoad reports whether the sender of a handshake message must show a cookie: section 5.3.
 func (d *Device) underLoad(now moment) bool {

@@ -2,6 +2,7 @@ package wg
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -92,4 +93,41 @@ func TestDeadPeerHoldsAFewPackets(t *testing.T) {
 			t.Errorf("%d bytes held after the handshake was given up", held)
 		}
 	})
+}
+
+func TestHandshakeLimitCountsAnIPv6NetworkAsOneSender(t *testing.T) {
+	var d Device
+	d.limits.Init()
+	defer d.limits.Close()
+	allowed := func(format string) (n int) {
+		for i := range 200 {
+			if d.allowHandshake(netip.MustParseAddr(fmt.Sprintf(format, i))) {
+				n++
+			}
+		}
+		return n
+	}
+	for name, c := range map[string]struct {
+		addresses string
+		most      int // of 200 at once
+		least     int
+	}{
+		"one /64":              {"2001:db8:1:2::%x", 20, 1},
+		"one link":             {"fe80::%x%%eth0", 20, 1},
+		"a /64 each":           {"2001:db8:2:%x::1", 200, 200},
+		"IPv4":                 {"192.0.2.%d", 200, 200},
+		"IPv4, mapped to IPv6": {"::ffff:198.51.100.%d", 200, 200},
+	} {
+		if got := allowed(c.addresses); got > c.most || got < c.least {
+			t.Errorf("%s: %d of 200 handshakes allowed, want %d to %d", name, got, c.least, c.most)
+		}
+	}
+}
+
+func TestHandshakeWorkersGrowWithTheProcessors(t *testing.T) {
+	for n, want := range map[int]int{1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 64: 4} {
+		if got := handshakeWorkersFor(n); got != want {
+			t.Errorf("%d processors: %d workers, want %d", n, got, want)
+		}
+	}
 }

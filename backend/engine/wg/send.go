@@ -217,7 +217,7 @@ func (s *sender) send() {
 		if t.SourceRefused {
 			p.ClearSource()
 		}
-		if t.Sent < t.Size {
+		if t.Sent < t.Size && !t.NoRoom { // otherwise counted already
 			s.device.counters.unsent.Add(uint64((t.Size - t.Sent + t.Segment - 1) / t.Segment))
 		}
 		if t.Sent > 0 { // data that the kernel refused was not sent: no answer to it can be awaited

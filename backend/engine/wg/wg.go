@@ -25,9 +25,10 @@ import (
 
 // Bounds of this implementation.
 const (
-	handshakeQueueSize = 1024 // handshake messages that wait for the worker, 148 bytes each
-	loadedAt           = handshakeQueueSize / 8
-	loadedFor          = time.Second // cookies are demanded this long after the queue was that full
+	handshakeQueueSize  = 1024 // handshake messages that wait for the worker, 148 bytes each
+	loadedAt            = handshakeQueueSize / 8
+	maxHandshakeWorkers = 4           // a handshake takes 0.2 ms of a processor
+	loadedFor           = time.Second // cookies are demanded this long after the queue was that full
 )
 
 // moment is a time on the device's own clock, which never goes back. Zero is "never".

@@ -29,7 +29,7 @@ type Incoming struct {
 }
 
 // Outgoing is a datagram, or a train of datagrams of equal size to one address: only the last
-// datagram may be shorter. Send fills in Sent and SourceRefused.
+// datagram may be shorter. Send fills in Sent, NoRoom and SourceRefused.
 type Outgoing struct {
 	To      netip.AddrPort
 	Local   netip.Addr // the address to send from; the zero Addr leaves the choice to the routing table
@@ -40,6 +40,10 @@ type Outgoing struct {
 	Class   uint8      // the traffic class of the outer header: DSCP and the two congestion bits
 
 	Sent int // bytes of the datagrams that the kernel took; the other datagrams were not sent
+
+	// NoRoom reports that datagrams of the train were dropped because the socket's buffer was full:
+	// Drops counts them.
+	NoRoom bool
 
 	// SourceRefused reports that the kernel refused to send from Local, and that the train was sent
 	// again from an address of the kernel's choice: the caller should forget Local.

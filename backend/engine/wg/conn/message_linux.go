@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +23,7 @@ type receiveBuffers struct {
 	control [ReadBatchSize][controlSize]byte
 	n       int
 	err     error
+	waited  bool // the socket was empty at first
 	readFn  func(uintptr) bool
 }
 
@@ -35,6 +35,7 @@ func (b *receiveBuffers) init(v6 bool) {
 
 // begin points the headers at the buffers of in.
 func (b *receiveBuffers) begin(in []Incoming) {
+	b.waited = false
 	b.headers = b.headers[:min(len(in), ReadBatchSize)]
 	for i := range b.headers {
 		h := &b.headers[i]
@@ -54,7 +55,7 @@ func (b *receiveBuffers) readNow(fd uintptr) bool {
 		switch {
 		case errors.Is(b.err, unix.EINTR):
 		case errors.Is(b.err, unix.EAGAIN):
-			b.err = nil
+			b.err, b.waited = nil, true
 			return false
 		default:
 			return true
@@ -123,19 +124,17 @@ type sendBuffers struct {
 	todo    []mmsghdr // not sent yet
 	n       int
 	err     error
-	full    bool // the socket's buffer has no room
-	writeFn func(uintptr) bool
-	tryFn   func(uintptr)
+	sendFn  func(uintptr)
 }
 
 func newSendBuffers(v6 bool) *sendBuffers {
 	b := &sendBuffers{v6: v6}
-	b.writeFn, b.tryFn = b.writeNow, b.tryNow
+	b.sendFn = b.sendNow
 	return b
 }
 
 // send sends at most BatchSize trains and returns how many went out; the error is the next
-// train's. It waits while the socket's buffer is full.
+// train's. It never waits: the error is EAGAIN when the socket's buffer has no room.
 func (b *sendBuffers) send(s *Socket, out []Outgoing) (int, error) {
 	total := 0
 	for i := range out {
@@ -151,7 +150,7 @@ func (b *sendBuffers) send(s *Socket, out []Outgoing) (int, error) {
 	sent := 0
 	for sent < len(out) {
 		b.todo = b.headers[sent:len(out)]
-		if err := b.push(s.raw); err != nil {
+		if err := s.raw.Control(b.sendFn); err != nil {
 			return sent, err
 		}
 		if b.err != nil {
@@ -162,27 +161,12 @@ func (b *sendBuffers) send(s *Socket, out []Outgoing) (int, error) {
 	return sent, nil
 }
 
-// push sends the trains of todo, or a part of them. Go lets a single goroutine at a time into
-// Write, and any number of goroutines into Control, which cannot wait.
-func (b *sendBuffers) push(raw syscall.RawConn) error {
-	if err := raw.Control(b.tryFn); err != nil || !b.full {
-		return err
-	}
-	return raw.Write(b.writeFn)
-}
-
-func (b *sendBuffers) tryNow(fd uintptr) { b.full = !b.writeNow(fd) }
-
-func (b *sendBuffers) writeNow(fd uintptr) bool {
+// sendNow sends the trains of todo, or a part of them. It runs in Control, into which Go lets any
+// number of goroutines at once.
+func (b *sendBuffers) sendNow(fd uintptr) {
 	for {
-		b.n, b.err = sendmmsg(fd, b.todo)
-		switch {
-		case errors.Is(b.err, unix.EINTR):
-		case errors.Is(b.err, unix.EAGAIN):
-			b.err = nil
-			return false
-		default:
-			return true
+		if b.n, b.err = sendmmsg(fd, b.todo); !errors.Is(b.err, unix.EINTR) {
+			return
 		}
 	}
 }

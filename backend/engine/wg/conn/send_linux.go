@@ -15,7 +15,9 @@ type mmsghdr struct {
 	len uint32
 }
 
-// Send sends every train, as far as the kernel lets it. An error is the last of several. Several
+// Send sends every train, as far as the kernel lets it, and never waits: the peers behind a slow
+// uplink must not stop the others. A train for which the socket's buffer has no room is dropped and
+// counted, with the error EAGAIN. An error is the last of several. Several
 // goroutines may send at once: the kernel lets the datagrams of a socket be sent side by side
 // (udp_sendmsg takes the socket's lock for corked datagrams only).
 func (s *Socket) Send(out []Outgoing) error {
@@ -78,6 +80,11 @@ func (s *Socket) rescue(b *sendBuffers, o *Outgoing, err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
+	if errors.Is(err, unix.EAGAIN) {
+		o.NoRoom = true
+		s.full.Add(uint64(o.Count))
+		return err
+	}
 	if o.Count > 1 {
 		if errors.Is(err, unix.EIO) { // the network device has no checksum offload: udp(7), UDP_SEGMENT
 			s.noGSO.Store(true)
@@ -109,6 +116,7 @@ func (s *Socket) sendSingly(b *sendBuffers, o *Outgoing) error {
 				last = errors.Join(last, s.rescue(b, &rest[n], err))
 				o.Sent += rest[n].Sent
 				o.SourceRefused = o.SourceRefused || rest[n].SourceRefused
+				o.NoRoom = o.NoRoom || rest[n].NoRoom
 				n++
 			}
 			rest = rest[n:]

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +19,12 @@ import (
 )
 
 const (
-	socketBuffer = 1 << 19 // bytes each way: about twenty trains; a larger queue only adds delay
-	bindAttempts = 10      // to find a port that is free in both families
+	// sendBuffer bounds the datagrams of all peers that wait on the way out, in bytes; the kernel
+	// doubles it for its own overhead. It is larger than the queue of any uplink (fq_codel: 32 MiB), so
+	// that the queue of a slow uplink is full, and drops, before the peers behind other uplinks find no
+	// room: as with kernel WireGuard, which has no buffer here at all.
+	sendBuffer   = 32 << 20
+	bindAttempts = 10 // to find a port that is free in both families
 )
 
 // Open opens a socket for each address family that the host has, both on the same port and in the
@@ -63,14 +68,18 @@ type Socket struct {
 	v6    bool
 	noGSO atomic.Bool // a network device refused a train: the socket sends single datagrams from then on
 
-	in receiveBuffers // of the goroutine that receives
+	in     receiveBuffers // of the goroutine that receives
+	buffer receiveBuffer  // likewise
+	born   time.Time      // the zero of buffer's clock
+
+	full atomic.Uint64 // datagrams dropped because the send buffer had no room
 
 	mu   sync.Mutex     // guards idle
 	idle []*sendBuffers // a sender takes a buffer set while it sends: there are as many as ever sent at once
 }
 
 func openUDP(network string, port uint16, mark uint32) (*Socket, error) {
-	s := &Socket{v6: network == "udp6"}
+	s := &Socket{v6: network == "udp6", born: time.Now(), buffer: receiveBuffer{size: largestBuffer}}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		controlErr := raw.Control(func(fd uintptr) { err = s.prepare(int(fd), mark) })
 		return errors.Join(controlErr, err)
@@ -95,13 +104,8 @@ func (s *Socket) prepare(fd int, mark uint32) error {
 			return fmt.Errorf("set mark: %w", err)
 		}
 	}
-	for _, option := range []struct{ forced, plain int }{
-		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
-	} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option.forced, socketBuffer) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option.plain, socketBuffer)
-		}
-	}
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, largestBuffer)
+	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 	if s.v6 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
@@ -118,6 +122,13 @@ func (s *Socket) prepare(fd int, mark uint32) error {
 	return nil
 }
 
+// setBuffer sets the size of a buffer in bytes, beyond the system's limit where the process may.
+func setBuffer(fd, forced, plain, size int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, forced, size) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size)
+	}
+}
+
 // Adopt uses a socket that another process opened, with the options that the socket has. It
 // works on a descriptor of its own: the caller closes file.
 func Adopt(file *os.File, v6 bool) (*Socket, error) {
@@ -129,23 +140,30 @@ func Adopt(file *os.File, v6 bool) (*Socket, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("use UDP socket: the file is not a UDP socket"), packets.Close())
 	}
-	s := &Socket{conn: udp, v6: v6}
+	s := &Socket{conn: udp, v6: v6, born: time.Now(), buffer: receiveBuffer{size: largestBuffer}}
 	if s.raw, err = udp.SyscallConn(); err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	s.in.init(s.v6)
+	// The process before may be of a version that had smaller buffers.
+	err = fd.ControlRaw(s.raw, func(fd int) error {
+		setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, largestBuffer)
+		setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
 	return s, nil
 }
 
 // Duplicate returns a second descriptor of the socket, for another process. The caller closes it.
 func (s *Socket) Duplicate() (*os.File, error) {
-	var fd int
-	var failed error
-	err := s.raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
+	copied, err := fd.Duplicate(s.conn)
+	if err != nil {
 		return nil, fmt.Errorf("duplicate UDP socket: %w", err)
 	}
-	return os.NewFile(uintptr(fd), ""), nil
+	return os.NewFile(uintptr(copied), ""), nil
 }
 
 func (s *Socket) port() uint16 { return uint16(s.conn.LocalAddr().(*net.UDPAddr).Port) }
@@ -169,11 +187,8 @@ func (s *Socket) DisableJoining() error {
 }
 
 // SetMark gives the firewall mark to the datagrams that the socket sends from then on.
-func (s *Socket) SetMark(mark uint32) (err error) {
-	controlErr := s.raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
-	})
-	return errors.Join(controlErr, err)
+func (s *Socket) SetMark(mark uint32) error {
+	return fd.ControlRaw(s.raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)) })
 }
 
 // Receive waits for datagrams, fills in as many entries of in as datagrams are there, and
@@ -191,5 +206,35 @@ func (s *Socket) Receive(in []Incoming) (int, error) {
 	for i := range s.in.n {
 		s.in.finish(i, &in[i])
 	}
+	s.adjustBuffer()
 	return s.in.n, nil
+}
+
+// adjustBuffer sets the receive buffer to the size that the last Receive asks for.
+func (s *Socket) adjustBuffer() {
+	if s.buffer.step(time.Since(s.born), s.in.waited) {
+		_ = fd.ControlRaw(s.raw, func(fd int) error { // fails on a closed socket only
+			setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, s.buffer.size)
+			return nil
+		})
+	}
+}
+
+// Drops returns how many datagrams the socket dropped because its send buffer had no room, and how
+// many the kernel dropped because its receive buffer had none.
+func (s *Socket) Drops() (sendFull, receiveFull uint64) {
+	var info [unix.SK_MEMINFO_VARS]uint32
+	size := uint32(unsafe.Sizeof(info))
+	err := fd.ControlRaw(s.raw, func(fd int) error {
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	if err == nil {
+		receiveFull = uint64(info[unix.SK_MEMINFO_DROPS])
+	}
+	return s.full.Load(), receiveFull
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/blake2s"
@@ -25,10 +26,12 @@ const (
 
 // CookieChecker checks the codes of messages addressed to an identity, and answers with
 // cookies: wireguard-go's CookieChecker, and struct cookie_checker of the kernel. It
-// is not safe for concurrent use. Moments are durations on any clock that does not go back.
+// is safe for concurrent use. Moments are durations on any clock that does not go back.
 type CookieChecker struct {
 	mac1   Key
 	cookie cipher.AEAD
+
+	mu     sync.Mutex // guards the fields below
 	secret Key
 	since  time.Duration // when secret was drawn
 	drawn  bool
@@ -50,35 +53,51 @@ func (c *CookieChecker) MAC1(msg []byte) bool {
 // MAC2 reports whether the second code proves that the sender received a cookie of ours,
 // at the address the message comes from.
 func (c *CookieChecker) MAC2(msg []byte, from netip.AddrPort, now time.Duration) bool {
-	if !c.drawn || now-c.since >= cookieAge {
+	secret, fresh := c.currentSecret(now)
+	if !fresh {
 		return false
 	}
 	n := len(msg) - macSize
-	cookie := c.cookieFor(from)
+	cookie := cookieFor(secret, from)
 	want := mac(cookie[:], msg[:n])
 	return hmac.Equal(want[:], msg[n:])
 }
 
 // Reply answers a handshake message with a cookie instead of work.
 func (c *CookieChecker) Reply(msg []byte, from netip.AddrPort, now time.Duration) []byte {
-	if !c.drawn || now-c.since >= cookieAge {
-		rand.Read(c.secret[:])
-		c.since, c.drawn = now, true
-	}
+	secret := c.renewSecret(now)
 	out := make([]byte, 8, CookieSize)
 	binary.LittleEndian.PutUint32(out, TypeCookie)
 	binary.LittleEndian.PutUint32(out[4:], Sender(msg))
 	nonce := make([]byte, chacha20poly1305.NonceSizeX)
 	rand.Read(nonce)
-	cookie := c.cookieFor(from)
+	cookie := cookieFor(secret, from)
 	mac1 := msg[len(msg)-2*macSize : len(msg)-macSize]
 	return c.cookie.Seal(append(out, nonce...), nonce, cookie[:], mac1)
 }
 
+// currentSecret returns the secret behind the cookies, and whether it is still good.
+func (c *CookieChecker) currentSecret(now time.Duration) (secret Key, fresh bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.secret, c.drawn && now-c.since < cookieAge
+}
+
+// renewSecret returns the secret behind the cookies, drawn anew when it is too old.
+func (c *CookieChecker) renewSecret(now time.Duration) Key {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.drawn || now-c.since >= cookieAge {
+		rand.Read(c.secret[:])
+		c.since, c.drawn = now, true
+	}
+	return c.secret
+}
+
 // cookieFor derives the cookie of an address: it need not be remembered.
-func (c *CookieChecker) cookieFor(from netip.AddrPort) [macSize]byte {
+func cookieFor(secret Key, from netip.AddrPort) [macSize]byte {
 	address := from.Addr().Unmap().AsSlice()
-	return mac(c.secret[:], binary.BigEndian.AppendUint16(address, from.Port()))
+	return mac(secret[:], binary.BigEndian.AppendUint16(address, from.Port()))
 }
 
 // Stamp writes the codes of messages to a remote node and keeps the cookie it gave. It is
@@ -106,7 +125,7 @@ func (s *Stamp) Sign(msg []byte, now time.Duration) {
 	s.sent = true
 	copy(msg[first:], s.last[:])
 	clear(msg[second:])
-	if s.held && now-s.since < cookieAge-cookieSlack {
+	if s.Fresh(now) {
 		code := mac(s.cookie[:], msg[:second])
 		copy(msg[second:], code[:])
 	}
@@ -126,6 +145,12 @@ func (s *Stamp) Accept(msg []byte, now time.Duration) error {
 	s.since, s.held, s.sent = now, true, false
 	return nil
 }
+
+// HasCookie reports whether s holds a cookie, of any age.
+func (s *Stamp) HasCookie() bool { return s.held }
+
+// Fresh reports whether s holds a cookie that is still good.
+func (s *Stamp) Fresh(now time.Duration) bool { return s.held && now-s.since < cookieAge-cookieSlack }
 
 // labelled hashes a label and a public key to a key.
 func labelled(label string, public Key) Key {

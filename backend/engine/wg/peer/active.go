@@ -40,7 +40,11 @@ func (p *Peer) activate(now Moment) (*active, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.active = &active{shared: shared, stamp: noise.NewStamp(p.key), openedAt: now}
+	stamp := p.cookie
+	if p.cookie = nil; stamp == nil || !stamp.Fresh(now) {
+		stamp = noise.NewStamp(p.key)
+	}
+	p.active = &active{shared: shared, stamp: stamp, openedAt: now}
 	return p.active, nil
 }
 
@@ -59,6 +63,9 @@ func (p *Peer) zero() {
 	a.staged.discard(&p.local.budget)
 	p.hasStaged.Store(false)
 	a.shared.Wipe()
+	if a.stamp.HasCookie() {
+		p.cookie = a.stamp
+	}
 	p.owedSince.Store(0)
 	p.awaitSince.Store(0)
 	p.active = nil

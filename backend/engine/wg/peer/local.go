@@ -10,8 +10,7 @@ import (
 )
 
 // Local is this side of the protocol: what all peers of a device share. The zero value has no
-// private key. Receive is for a single goroutine at a time; the other methods are safe for
-// concurrent use.
+// private key. Its methods are safe for concurrent use.
 type Local struct {
 	// Random is the source of indices and of the jitter of retries; nil: crypto/rand. A test sets it
 	// before the first use. Keys always come from crypto/rand.

@@ -85,6 +85,7 @@ type Peer struct {
 	readAt     Moment           // when the last initiation was accepted
 	finishedAt time.Time        // of the last handshake, on the wall clock
 	active     *active          // nil: idle
+	cookie     *noise.Stamp     // of an idle peer that gave a cookie: it proves this address, whatever ended the handshake
 	persistAt  Moment           // when the last persistent keepalive was tried
 	removed    bool
 	out        []Datagram // of the call that holds mu
