@@ -100,7 +100,7 @@ func TestInterfaceOutlivesItsEngineAndTheNextOneTakesItOver(t *testing.T) {
 				t.Errorf("without an engine the routes are\n%s\nbefore they were\n%s", dead, routes)
 			}
 			got := a.apply(opt.Some(a.config(b.peer(opt.V4))))
-			if len(got) != 3 || got[0] != "device: start engine wireguard-go of loden0" {
+			if len(got) != 4 || got[0] != "device: start engine wireguard-go of loden0" {
 				t.Errorf("repair: %q", got)
 			}
 			if again := interfaceOf(a); again != before {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,9 +35,7 @@ func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
 	a.start("wireguard-go")
 	a.apply(opt.Some(a.config()))
 	pid := a.engine().PID
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, pid)
 	for range 2 { // the second call finds the first call still waiting
 		got := a.ask(request{Op: "plan", Want: opt.Some(a.config()), Limit: 200 * time.Millisecond})
 		if !strings.Contains(got.Error, "deadline exceeded") {
@@ -49,6 +48,24 @@ func TestEngineThatHangsDoesNotHangItsOwner(t *testing.T) {
 	a.apply(opt.Some(a.config()))
 }
 
+// freeze stops every thread of a process, which stands for a process that hangs.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	sandboxtest.Until(t, time.Minute, "a stopped process", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, thread := range threads {
+			text, failed := os.ReadFile(thread)
+			if failed == nil && !strings.Contains(string(text), ") T ") {
+				return errors.New(string(text))
+			}
+		}
+		return err
+	})
+}
+
 func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
 	for _, kind := range []string{"loden", "wireguard-go"} {
 		t.Run(kind, func(t *testing.T) {
@@ -57,9 +74,7 @@ func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
 			a.start(kind)
 			a.apply(opt.Some(a.config()))
 			hung := a.engine().PID
-			if err := syscall.Kill(hung, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			freeze(t, hung)
 			begun := time.Now()
 			a.kill() // the daemon ends as well: the next daemon knows the state of the kernel only
 			a.start(kind)
@@ -77,9 +92,7 @@ func TestStoppedEngineIsReplacedOrRemovedByRealProcesses(t *testing.T) {
 			if s := a.status(); s.Replaced != 1 || s.Silent || !s.Up {
 				t.Errorf("status of the new engine: %+v", s)
 			}
-			if err := syscall.Kill(a.engine().PID, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			freeze(t, a.engine().PID)
 			begun = time.Now()
 			a.apply(none)
 			if took := time.Since(begun); took > 10*time.Second {
