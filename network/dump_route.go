@@ -104,10 +104,11 @@ func parseKernelRoute(h routeHeader, body []byte) kernelRoute {
 }
 
 // ours reads a route with our mark back; false means that it has none of the shapes that
-// this package makes. tunnel is the tunnel's interface index.
-func (r kernelRoute) ours(tunnel int) (Route, bool) {
+// this package makes. tunnel is the tunnel's interface index, unreachable the metric of its
+// daemon's unreachable routes.
+func (r kernelRoute) ours(tunnel int, unreachable uint32) (Route, bool) {
 	switch {
-	case r.kind == unix.RTN_UNREACHABLE && r.metric == netMetric:
+	case r.kind == unix.RTN_UNREACHABLE && r.metric == unreachable:
 		return Route{Dst: r.dst}, true
 	case r.kind == unix.RTN_UNICAST && r.metric == tunnelMetric && tunnel != 0 && slices.Equal(r.links, []int{tunnel}) && !r.gateway.IsValid():
 		return Route{Dst: r.dst, Tunnel: true}, true

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,20 @@ func EnvChanges(ctx context.Context, path string, want opt.Option[config.Env]) (
 
 // StateOf derives the state of the host from an inventory, as Observe does.
 func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hostState(c, v, Inputs{}) }
+
+// NetworkChanges is the routes and the forwarding of one network among several on a host.
+func NetworkChanges(ctx context.Context, tunnel, before string, want []Route, up bool) ([]diff.Change, error) {
+	r := routes{tunnel: tunnel, observe: NewObserver(tunnel, config.UplinkChoice{}).inventory}
+	s := sysctls{before: before, shared: r.shared}
+	if !up {
+		a, err1 := r.changes(ctx, nil)
+		b, err2 := s.changes(ctx, nil)
+		return append(a, b...), errors.Join(err1, err2)
+	}
+	a, err1 := s.changes(ctx, []Sysctl{{"net/ipv4/ip_forward", "1"}})
+	b, err2 := r.changes(ctx, want)
+	return append(a, b...), errors.Join(err1, err2)
+}
 
 // StateFor is StateOf with the last inputs.
 func StateFor(c config.UplinkChoice, v Inventory, in Inputs) (HostState, error) {
@@ -66,7 +81,7 @@ func ParseMessage(t interface{ Errorf(string, ...any) }, kind uint16, body []byt
 	}
 	if h, ok := parseRouteHeader(body); ok {
 		r := parseKernelRoute(h, body)
-		r.ours(1)
+		r.ours(1, netMetric)
 		_ = r.String()
 	}
 	f := &eventFilter{

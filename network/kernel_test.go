@@ -155,6 +155,79 @@ func TestRoutesWalkBetweenAnySets(t *testing.T) {
 	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
 }
 
+// Two networks on a host, each with a daemon and a tunnel of its own, and with both ends of
+// a veth pair as the tunnels.
+func TestDaemonsOfTwoNetworksLeaveEachOthersRoutesAndSettingsAlone(t *testing.T) {
+	for _, names := range [][2]string{{"tun9", "tun9p"}, {"loden0", "tun9p"}} {
+		t.Run(names[0], func(t *testing.T) {
+			tunnel(t)
+			if names[0] != "tun9" {
+				sh(t, "ip link set tun9 down; ip link set tun9 name "+names[0]+"; ip link set "+names[0]+" up")
+				t.Cleanup(func() { sh(t, "ip link del "+names[0]) })
+			}
+			sh(t, "sysctl -qw net.ipv4.ip_forward=0")
+			dir := t.TempDir()
+			nets := [2][]network.Route{
+				{route("10.244.0.0/16", false), route("10.244.0.0/16", true), route("fd44::/48", false), route("fd44::/48", true)},
+				{route("10.99.0.0/16", false), route("10.99.0.0/16", true), route("fd99::/48", false), route("fd99::/48", true)},
+			}
+			apply := func(i int, up bool) []diff.Change {
+				t.Helper()
+				return settle(t, func() ([]diff.Change, error) {
+					return network.NetworkChanges(t.Context(), names[i], filepath.Join(dir, names[i]), nets[i], up)
+				})
+			}
+			apply(0, true)
+			apply(1, true)
+			if got := apply(0, true); len(got) != 0 {
+				t.Errorf("the second network made the first want %v", got)
+			}
+			apply(1, false)
+			if got := apply(0, true); len(got) != 0 {
+				t.Errorf("the second network took from the first: %v", got)
+			}
+			if got := sh(t, "ip route show proto 76; ip -6 route show proto 76"); strings.Count(got, "10.99.")+strings.Count(got, "fd99:") != 0 {
+				t.Errorf("the second network left behind:\n%s", got)
+			}
+			apply(1, true)
+			apply(0, false)
+			if got := apply(1, true); len(got) != 0 {
+				t.Errorf("the first network took from the second: %v", got)
+			}
+			apply(1, false)
+			if got := sh(t, "ip route show proto 76; ip -6 route show proto 76"); got != "" {
+				t.Errorf("left behind:\n%s", got)
+			}
+		})
+	}
+}
+
+// A version that knew one network on each host gave all unreachable routes the same metric.
+func TestUnreachableRouteOfAnOlderVersionIsReplaced(t *testing.T) {
+	tunnel(t)
+	sh(t, "ip route add unreachable 10.244.0.0/16 proto 76 metric 4294967294; ip route add unreachable 10.99.0.0/16 proto 76 metric 4294967294")
+	settle(t, func() ([]diff.Change, error) {
+		return network.RouteChanges(t.Context(), "tun9", []network.Route{route("10.244.0.0/16", false)})
+	})
+	settle(t, func() ([]diff.Change, error) { return network.RouteChanges(t.Context(), "tun9", nil) })
+	if got := sh(t, "ip route show proto 76"); strings.Contains(got, "10.244.") || !strings.Contains(got, "10.99.") {
+		t.Errorf("left:\n%s", got)
+	}
+	sh(t, "ip route del unreachable 10.99.0.0/16 proto 76")
+}
+
+func TestOriginalSettingsOfAnotherBootAreNotRestored(t *testing.T) {
+	before := filepath.Join(t.TempDir(), "found.json")
+	sh(t, "sysctl -qw net.ipv4.ip_forward=1")
+	old := `{"kernel/random/boot_id":{"Was":"another boot","Set":""},"net/ipv4/ip_forward":{"Was":"0","Set":"1"}}`
+	if err := os.WriteFile(before, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changes, err := network.SysctlChanges(t.Context(), before, nil); err != nil || len(changes) != 0 {
+		t.Errorf("got %v, %v", changes, err)
+	}
+}
+
 func TestSysctlsGoBackToWhatWasFound(t *testing.T) {
 	before := filepath.Join(t.TempDir(), "found.json")
 	sh(t, "sysctl -qw net.ipv4.ip_forward=0")

@@ -73,7 +73,7 @@ type ruleset interface {
 // readiness marker of all of them. The CNI configuration is the caller's part, and the last.
 func Parts(o PartOptions) []Part {
 	routes := routes{tunnel: o.Interface, observe: o.Observer.inventory}
-	sysctls := sysctls{before: filepath.Join(o.RunDir, "sysctls-found.json")}
+	sysctls := sysctls{before: filepath.Join(o.RunDir, "sysctls-found.json"), shared: routes.shared}
 	env := envFile{path: o.SubnetFile}
 	return []Part{
 		{Name: firewallPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {

@@ -26,7 +26,11 @@ type Sysctl struct{ Path, Value string }
 // mark, so the value from before our first write is kept in a file below the run
 // directory, which like the settings lasts until the next boot.
 type sysctls struct {
-	before string // file of the values found
+	before string // file of the original values
+
+	// shared reports whether another Loden network runs on this host. Its packets need
+	// forwarding too, so the settings then keep our values. May be nil: no.
+	shared func() (bool, error)
 }
 
 // found is a setting's value from before our first write, and the value that we wrote.
@@ -84,10 +88,18 @@ func (s sysctls) set(w Sysctl, have string) error {
 	return errors.Join(s.save(memory), writeSysctl(w.Path, w.Value))
 }
 
-// restore writes the value found back and forgets it.
+// restore writes the original value back, unless another network on this host needs ours,
+// and forgets it.
 func (s sysctls) restore(path string, f found) error {
+	needed := false
+	if s.shared != nil {
+		var err error
+		if needed, err = s.shared(); err != nil {
+			return err
+		}
+	}
 	have, err := readSysctl(path)
-	if err == nil && have == f.Set {
+	if err == nil && have == f.Set && !needed {
 		err = writeSysctl(path, f.Was)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the interface it belonged to is gone
@@ -101,8 +113,13 @@ func (s sysctls) restore(path string, f found) error {
 	return s.save(memory)
 }
 
+// bootID is the entry of the file that names the boot in which the settings were changed. A
+// file that outlived a reboot, because the run directory is on a disk, says nothing about
+// the settings of this boot. Its form is that of a setting, which older versions skip.
+const bootID = "kernel/random/boot_id"
+
 // load reads the file; a garbled file counts as empty, since the settings matter more than
-// the way back.
+// the way back, and so does the file of another boot.
 func (s sysctls) load() (map[string]found, error) {
 	memory := map[string]found{}
 	data, err := os.ReadFile(s.before)
@@ -110,10 +127,16 @@ func (s sysctls) load() (map[string]found, error) {
 		return memory, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the settings found: %w", err)
+		return nil, fmt.Errorf("read the original settings: %w", err)
 	}
 	if json.Unmarshal(data, &memory) != nil {
 		return map[string]found{}, nil
+	}
+	if boot, ok := memory[bootID]; ok {
+		if now, err := readSysctl(bootID); err == nil && now != boot.Was {
+			return map[string]found{}, nil
+		}
+		delete(memory, bootID)
 	}
 	return memory, nil
 }
@@ -126,7 +149,11 @@ func (s sysctls) save(memory map[string]found) error {
 		}
 		return err
 	}
-	data, err := json.Marshal(memory)
+	file := maps.Clone(memory)
+	if boot, err := readSysctl(bootID); err == nil {
+		file[bootID] = found{Was: boot, Set: boot}
+	}
+	data, err := json.Marshal(file)
 	if err != nil {
 		return err
 	}
