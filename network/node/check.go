@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,7 @@ func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Fi
 	c.host.key, _ = find(ctx, c, "private key", c.privateKey)
 	find(ctx, c, "directories", c.directories)
 	c.network = c.store(ctx)
+	c.addresses = storeAddresses(ctx, s.Etcd)
 	c.host.firewall, _ = find(ctx, c, "firewall", c.firewall)
 	if n, ok := c.network.Get(); ok {
 		c.mtu(n)
@@ -86,7 +88,8 @@ type check struct {
 	host        host
 	limit       time.Duration
 	network     opt.Option[config.Network]
-	working     bool // the device answers
+	addresses   map[string]netip.Addr // of the store
+	working     bool                  // the device answers
 	findings    []Finding
 }
 
@@ -252,6 +255,9 @@ func (c *check) judge(n config.Network) {
 // overlay says when an uplink's address lies in the overlay. The node works then, as far as
 // the routes of the LAN are more specific than the overlay's.
 func (c *check) overlay(n config.Network) {
+	for _, p := range network.OutsideProblems(c.host.inputs(n), c.addresses) {
+		c.add("overlay", "", fmt.Errorf("%s: %s", p.Object, p.Reason))
+	}
 	for f, u := range c.host.state.Uplinks.All() {
 		if r, ok := n.Ranges.Of(f).Get(); ok && r.Network.Contains(u.Address) {
 			c.add("overlay", fmt.Sprintf("the uplink's address %s lies in the overlay %s; hosts on the link are reached directly, since their route is more specific", u.Address, r.Network), nil)

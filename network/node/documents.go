@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"sync"
 
@@ -14,6 +15,8 @@ import (
 // documents follows the network document: it passes each valid document on, and keeps the
 // last valid document while the store has a wrong document, none, or refuses to show it.
 type documents struct {
+	etcd       config.Etcd
+	host       network.HostState // as observed before the first pass
 	reconciler *network.Reconciler
 	keeper     *leaseKeeper
 	feed       *leaseFeed
@@ -23,11 +26,16 @@ type documents struct {
 	trouble string     // why the last document of the store is not used; "" when it is used
 }
 
-// take passes on a document, or notes why there is none. A document that is wrong, or a
-// store that refuses, ends a node that never had a valid document, neither from the store
-// nor from disk; for every other node the last valid document stands.
-func (d *documents) take(doc etcd.Document, err error) {
-	known := d.reconciler.Inputs().Network
+// take passes on a document, or notes why there is none. A document that is wrong or that
+// would cut the node off, or a store that refuses, ends a node that never had a valid
+// document, neither from the store nor from disk; for every other node the last valid
+// document stands.
+func (d *documents) take(ctx context.Context, doc etcd.Document, err error) {
+	in := d.reconciler.Inputs()
+	known := in.Network
+	if err == nil && doc.Network != known {
+		err = d.judge(ctx, in, doc.Network)
+	}
 	switch {
 	case err == nil:
 		d.log.Info().Int64("revision", doc.Revision).Msg("network document read")
@@ -45,6 +53,15 @@ func (d *documents) take(doc etcd.Document, err error) {
 	default:
 		d.keeper.fail(err)
 	}
+}
+
+// judge refuses a network that would cut this node off.
+func (d *documents) judge(ctx context.Context, in network.Inputs, n config.Network) error {
+	in.Network = n
+	if in.Uplinks.IsZero() {
+		in.HostState = d.host
+	}
+	return reachable(ctx, in, d.etcd)
 }
 
 func (d *documents) note(trouble string) {

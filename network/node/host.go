@@ -93,10 +93,11 @@ func (h *host) listenable() error {
 	return l.Close()
 }
 
-// possible asks whether the interface and the rules can be made for a network at all.
+// possible asks whether the interface and the rules can be made for a network at all, and
+// whether the store stays within reach.
 func (h *host) possible(ctx context.Context, n config.Network) error {
 	_, noDevice := h.deviceChanges(ctx, n)
-	return errors.Join(noDevice, h.rulesPossible(ctx, n))
+	return errors.Join(noDevice, h.rulesPossible(ctx, n), reachable(ctx, h.inputs(n), h.settings.Etcd))
 }
 
 // rulesPossible asks whether the rules can be made for a network.

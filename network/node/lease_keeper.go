@@ -99,7 +99,12 @@ func (k *leaseKeeper) firstNetwork(ctx context.Context) (config.Network, error) 
 	case err := <-k.fatal:
 		return config.Network{}, err
 	case n := <-k.networks:
-		return n, k.possible(ctx, n)
+		err := k.possible(ctx, n)
+		if err != nil && k.reconciler.Inputs().Lease.Present() { // each pass tries, and reports its error
+			k.log.Error().Err(err).Msg("this host cannot serve the network; trying with the lease on disk")
+			err = nil
+		}
+		return n, err
 	}
 }
 

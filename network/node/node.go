@@ -37,7 +37,7 @@ func newNode(h *host, st store) *node {
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
 	n.feed = newLeaseFeed(s, n.reconciler)
-	n.documents = &documents{reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, log: s.Log}
+	n.documents = &documents{etcd: s.Etcd, host: h.state, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, log: s.Log}
 	n.sampler = &sampler{every: s.WireSample, log: s.Log}
 	n.reporter = &reporter{
 		settings: s, key: h.key.Public(), reconciler: n.reconciler, device: h.device, firewall: h.firewall, store: st,

@@ -470,3 +470,54 @@ func (b *bed) removed() []string {
 		return !strings.HasPrefix(c, "device: delete peer") && !strings.HasPrefix(c, "device: remove peer")
 	})
 }
+
+// S3: a document such as 128.0.0.0/1 was applied live, and the right document that was put
+// back was never heard.
+func TestDocumentThatWouldCutTheNodeOffIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		document string
+		want     string
+	}{
+		"the store":   {`{"Network":"198.0.0.0/8","Backend":{"Type":"wireguard"}}`, "etcd http://198.51.100.7:2379: its address 198.51.100.7 lies in the overlay"},
+		"the gateway": {`{"Network":"203.0.0.0/8","Backend":{"Type":"wireguard"}}`, "gateway of eth0: its address 203.0.113.1"},
+		"a peer":      {`{"Network":"192.0.0.0/8","Backend":{"Type":"wireguard"}}`, "node \"n2\": its address 192.0.2.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBed(t, bedDocument, 2)
+				b.settings.Etcd.Endpoints = []string{"http://198.51.100.7:2379"}
+				b.kernel.state.Gateways = map[string]netip.Addr{"gateway of eth0": netip.MustParseAddr("203.0.113.1")}
+				n, stop := b.run()
+				before, _ := b.store.stored("n1").Get()
+				b.store.set(func() { b.store.document = documentOf(t, c.document) })
+				later(time.Minute)
+				rep := n.reporter.report(t.Context())
+				if after, _ := b.store.stored("n1").Get(); after != before || !strings.Contains(rep.Reason, c.want) || peers(n) != "n2" {
+					t.Errorf("lease %v, was %v; reason %q", after.Subnets, before.Subnets, rep.Reason)
+				}
+				b.store.set(func() { b.store.document = documentOf(t, bedDocument) })
+				later(time.Minute)
+				if rep := n.reporter.report(t.Context()); !rep.Healthy() {
+					t.Errorf("after the right document is back: %q", rep.Reason)
+				}
+				must(t, stop())
+			})
+		})
+	}
+}
+
+func TestAddressesOfTheStoreAreThoseOfItsEndpoints(t *testing.T) {
+	got := storeAddresses(t.Context(), config.Etcd{Endpoints: []string{"http://192.0.2.1:2379", "https://[2001:db8::1]:2379", "http://%zz", "http://localhost:2379", "http://name.invalid:1"}})
+	if got["etcd http://192.0.2.1:2379"] != netip.MustParseAddr("192.0.2.1") || got["etcd https://[2001:db8::1]:2379"] != netip.MustParseAddr("2001:db8::1") {
+		t.Errorf("got %v", got)
+	}
+	loopback := 0
+	for _, a := range got {
+		if a.Unmap().IsLoopback() {
+			loopback++
+		}
+	}
+	if loopback == 0 || len(got) != 2+loopback {
+		t.Errorf("got %v", got)
+	}
+}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
@@ -55,6 +56,8 @@ func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Cha
 	if !choice.Held {
 		h.log.Info().Str("subnets", subnet.FormatKey(choice.Lease.Subnets)).Msg("these subnets are free now; the node takes others if another node is faster")
 	}
+	// The lease replaces the entry of its key, which may be flannel's for this host.
+	in.Leases = append(slices.DeleteFunc(in.Leases, func(l subnet.Lease) bool { return l.Subnets == choice.Lease.Subnets }), choice.Lease)
 	in.Lease = opt.Some(choice.Lease)
 	state, problems := network.Plan(in)
 	for _, p := range problems {

@@ -9,6 +9,8 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/loden-net/loden/subnet/etcd"
 )
 
 // Run runs this node until ctx ends, and then returns nil. The data path stays when Run
@@ -123,7 +125,9 @@ func (n *node) start(ctx context.Context, g *errgroup.Group, watchers ...watcher
 	g.Go(func() error { return n.keeper.Run(ctx) })
 	g.Go(func() error { return n.reconciler.Run(ctx, n.settings.Resync) })
 	g.Go(func() error { return withoutEnd(ctx, n.store.Watch(ctx, n.feed.offer)) })
-	g.Go(func() error { return withoutEnd(ctx, n.store.WatchNetwork(ctx, n.documents.take)) })
+	g.Go(func() error {
+		return withoutEnd(ctx, n.store.WatchNetwork(ctx, func(d etcd.Document, err error) { n.documents.take(ctx, d, err) }))
+	})
 	g.Go(func() error { return n.feed.Run(ctx) })
 	for _, watch := range watchers {
 		g.Go(func() error { return n.watch(ctx, watch) })
