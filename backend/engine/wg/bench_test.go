@@ -2,7 +2,10 @@ package wg
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -41,5 +44,23 @@ func BenchmarkReceiveTrain(b *testing.B) {
 		m.Size, m.Segment = copy(m.Buf, sealed), k.size
 		r.n = 1
 		r.all()
+	}
+}
+
+// BenchmarkDescribe is the time of an answer to "get" with 10,000 peers.
+func BenchmarkDescribe(b *testing.B) {
+	d := idle()
+	defer d.stopTimers()
+	var all strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&all, "public_key=%064x\nendpoint=192.0.2.%d:%d\nallowed_ip=10.%d.%d.0/24\n", i+1, i%250, i+1, i>>8, i&255)
+	}
+	if err := configure(d, all.String()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := d.Describe(io.Discard); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

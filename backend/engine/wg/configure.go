@@ -29,12 +29,25 @@ func (d *Device) Configure(r io.Reader) error {
 		return err
 	}
 	defer want.Wipe()
+	d.noteWork()
 	return d.apply(want)
+}
+
+// noteWork tells OnLoad's function of work of the control side that takes milliseconds, so that
+// packets need not wait for it on a single processor.
+func (d *Device) noteWork() {
+	d.mu.RLock()
+	many := len(d.peers) >= manyPeers
+	d.mu.RUnlock()
+	if f := d.onLoad.Load(); f != nil && many {
+		(*f)()
+	}
 }
 
 // Describe writes the lines that answer a "get" request, without errno. No lock is held while it
 // writes: a client that does not read stops no other client.
 func (d *Device) Describe(w io.Writer) error {
+	d.noteWork()
 	_, err := io.WriteString(w, d.text())
 	return err
 }
@@ -44,6 +57,7 @@ func (d *Device) text() string {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var b strings.Builder
+	b.Grow(textSize * (1 + len(d.peers)))
 	i := uapi.Interface{ListenPort: d.shownPort(), Mark: d.mark}
 	if id := d.local.Identity(); id != nil {
 		i.PrivateKey = id.Private()

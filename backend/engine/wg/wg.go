@@ -28,6 +28,8 @@ const (
 	handshakeQueueSize  = 1024 // handshake messages that wait for the worker, 148 bytes each
 	loadedAt            = handshakeQueueSize / 8
 	maxHandshakeWorkers = 4           // a handshake takes 0.2 ms of a processor
+	manyPeers           = 128         // a dump of them takes 0.1 ms: more is work of which the scheduler hears
+	textSize            = 400         // bytes of the dump of a peer, about
 	loadedFor           = time.Second // cookies are demanded this long after the queue was that full
 )
 

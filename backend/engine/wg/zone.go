@@ -52,9 +52,12 @@ func (d *Device) numbered(a netip.Addr) (netip.Addr, error) {
 // named returns an address whose zone is the name of an interface, or its number where the
 // interface has gone.
 func (d *Device) named(a netip.Addr) netip.Addr {
+	if a.Zone() == "" {
+		return a // the usual case, without the error of an empty number
+	}
 	n, err := strconv.ParseUint(a.Zone(), 10, 32)
 	if err != nil {
-		return a // no zone
+		return a
 	}
 	name, known := d.binder.interfaceName(uint32(n))
 	if !known {
