@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -63,6 +65,9 @@ func printReport(out io.Writer, r node.Report, now time.Time) error {
 	fmt.Fprintf(w, "interface\t%s\tport %d, MTU %d, key %s\n", r.Interface, r.Port, r.MTU, r.PublicKey)
 	fmt.Fprintf(w, "announced\t%s\tby %s\n", join(r.Endpoints), join(r.Uplinks))
 	fmt.Fprintf(w, "encrypted by\t%s\t%s\n", r.Engine.Kind, r.Engine.Reason)
+	if text := dropped(r.Engine); text != "" {
+		fmt.Fprintf(w, "engine\t-\t%s\n", text)
+	}
 	fmt.Fprintf(w, "rules in\t%s\t%s\n", r.Firewall.Kind, r.Firewall.Reason)
 	fmt.Fprintf(w, "guard\t%s\t%s\n", r.Firewall.Guard, caught(r.Firewall))
 	fmt.Fprintf(w, "etcd\t%s\t%s\n", storeWord(r.Store), storeDetail(r.Store, now))
@@ -90,6 +95,21 @@ func peerName(p node.PeerReport) string {
 		return p.Node
 	}
 	return p.PublicKey
+}
+
+// dropped prints the drop counters of the userspace engine and the number of engines that
+// were replaced; "" when all are 0.
+func dropped(e node.EngineReport) string {
+	var parts []string
+	if e.Replaced > 0 {
+		parts = append(parts, fmt.Sprintf("%d hung engines replaced", e.Replaced))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(e.Drops)) {
+		if n := e.Drops[reason]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d packets dropped (%s)", n, reason))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // caught prints the counters of the packet guard.
@@ -122,7 +142,7 @@ func storeDetail(s node.StoreReport, now time.Time) string {
 		text += ", leases from disk, taken " + ago(now, s.Snapshot)
 	}
 	if len(s.Held) > 0 {
-		text += fmt.Sprintf(", %d vanished leases held (loden lease confirm lets them go)", len(s.Held))
+		text += fmt.Sprintf(", %d vanished leases held (loden lease confirm removes them)", len(s.Held))
 	}
 	if !s.Up && s.Error != "" {
 		text += ", " + s.Error

@@ -23,7 +23,7 @@ func sample(now time.Time) node.Report {
 	}
 	return node.Report{
 		Version: "v1", Node: "a", Ready: true, Interface: "loden0", PublicKey: "KEY", Port: 51820, MTU: 1420,
-		Engine:    node.EngineReport{Kind: "kernel", Reason: "the kernel has WireGuard"},
+		Engine:    node.EngineReport{Kind: "loden", Reason: "the kernel has no WireGuard", Replaced: 1, Drops: map[string]uint64{"no-peer": 7, "replay": 0}},
 		Firewall:  node.FirewallReport{Kind: "iptables (nft)", Reason: "iptables is installed", Guard: "enforce", Clear: []node.GuardCounter{{Family: "ipv4", Direction: "out", Packets: 3}, {Family: "ipv6", Direction: "in"}}},
 		Store:     node.StoreReport{Up: false, Since: now.Add(-time.Minute), Error: "etcd is not available", Revision: 7, Held: []string{"z"}},
 		Networks:  prefix("10.244.0.0/16", "fd44::/48"),
@@ -49,10 +49,11 @@ func TestStatusTable(t *testing.T) {
 subnets       10.244.1.0/24 fd44:0:0:1::/64  of 10.244.0.0/16 fd44::/48
 interface     loden0                         port 51820, MTU 1420, key KEY
 announced     192.0.2.1:51820                by eth0
-encrypted by  kernel                         the kernel has WireGuard
+encrypted by  loden                          the kernel has no WireGuard
+engine        -                              1 hung engines replaced, 7 packets dropped (no-peer)
 rules in      iptables (nft)                 iptables is installed
 guard         enforce                        caught in plaintext: 3 ipv4 packets out
-etcd          AWAY                           for 1m0s, revision 7, 1 vanished leases held (loden lease confirm lets them go), etcd is not available
+etcd          AWAY                           for 1m0s, revision 7, 1 vanished leases held (loden lease confirm removes them), etcd is not available
 passes        4                              1 incomplete
 
 PEER  SUBNETS                        ENDPOINT         HANDSHAKE  RECEIVED  SENT

@@ -22,7 +22,7 @@ func sample(now time.Time) Report {
 	}
 	return Report{
 		Version: "v1", Node: "a", Ready: true, Interface: "loden0", PublicKey: "KEY", Port: 51820, MTU: 1420,
-		Engine:    EngineReport{"kernel", "the kernel has WireGuard"},
+		Engine:    EngineReport{Kind: "kernel", Reason: "the kernel has WireGuard", Replaced: 2, Drops: map[string]uint64{"no-peer": 7}},
 		Firewall:  FirewallReport{Kind: "iptables (nft)", Reason: "iptables is installed", Guard: "enforce", Clear: []GuardCounter{{"ipv4", "out", 3}, {"ipv6", "in", 0}}},
 		Store:     StoreReport{Up: false, Since: now.Add(-time.Minute), Error: "etcd is not available", Revision: 7, Held: []string{"z"}},
 		Networks:  prefix("10.244.0.0/16", "fd44::/48"),
@@ -112,6 +112,7 @@ func TestMetricsAreTheReport(t *testing.T) {
 	_, body := get(t, "http://"+addr+"/metrics")
 	for _, want := range []string{
 		`loden_build_info{engine="kernel",firewall="iptables (nft)",version="v1"} 1`,
+		`loden_engines_replaced_total 2`, `loden_engine_dropped_packets_total{reason="no-peer"} 7`,
 		`loden_ready 1`, `loden_store_up 0`, `loden_problems 1`, `loden_held_leases 1`,
 		`loden_peers{state="connected"} 1`, `loden_peers{state="idle"} 1`,
 		`loden_passes_total{result="incomplete"} 1`, `loden_changes_total{part="routes"} 4`,

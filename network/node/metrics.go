@@ -35,6 +35,8 @@ var (
 	metricGuard    = metric("loden_plaintext_blocked_packets_total", "Packets with overlay addresses that the guard caught.", "family", "direction")
 	metricLooks    = metric("loden_wire_samples_total", "Samples of the uplinks for overlay addresses in clear (--wire-sample), by whether canaries proved them.", "proven")
 	metricClear    = metric("loden_wire_clear_packets_total", "Packets with overlay addresses in clear in those samples.")
+	metricReplaced = metric("loden_engines_replaced_total", "Userspace engines that hung and were ended, since the daemon started.")
+	metricDrops    = metric("loden_engine_dropped_packets_total", "Packets that the userspace engine dropped since it began, by reason.", "reason")
 	metricSent     = metric("wireguard_sent_bytes_total", "Bytes sent to the peer.", "interface", "public_key", "node")
 	metricReceived = metric("wireguard_received_bytes_total", "Bytes received from the peer.", "interface", "public_key", "node")
 	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
@@ -78,6 +80,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, g := range rep.Firewall.Clear {
 		count(metricGuard, float64(g.Packets), g.Family, g.Direction)
+	}
+	count(metricReplaced, float64(rep.Engine.Replaced))
+	for reason, n := range rep.Engine.Drops {
+		count(metricDrops, float64(n), reason)
 	}
 	count(metricLooks, float64(rep.Wire.Samples), "true")
 	count(metricLooks, float64(rep.Wire.Unproven), "false")

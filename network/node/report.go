@@ -43,6 +43,10 @@ func (r Report) Healthy() bool { return r.Ready && r.Reason == "" && len(r.Probl
 type EngineReport struct {
 	Kind   string `json:"kind"`   // kernel, or the userspace engine's name
 	Reason string `json:"reason"` // why the node uses this implementation
+
+	Silent   bool              `json:"silent,omitempty"`         // the userspace engine runs and gives no answer
+	Replaced uint64            `json:"enginesReplaced,omitzero"` // engines that hung and were ended, since this daemon started
+	Drops    map[string]uint64 `json:"drops,omitempty"`          // packets that the engine dropped since it began, by reason
 }
 
 // FirewallReport describes the firewall driver and the packet guard.

@@ -163,6 +163,10 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 	if err != nil {
 		return oneLine(err.Error())
 	}
+	rep.Engine.Silent, rep.Engine.Replaced, rep.Engine.Drops = status.Silent, status.Replaced, status.Drops
+	for _, p := range status.Problems {
+		rep.Problems = append(rep.Problems, subnet.Problem{Object: p.Object, Reason: p.Reason})
+	}
 	names := acceptedLeases(s.State, in.Leases)
 	for _, p := range status.Peers {
 		l := names[p.PublicKey]
@@ -172,6 +176,9 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 		})
 	}
 	slices.SortFunc(rep.Peers, func(a, b PeerReport) int { return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey) })
+	if status.Silent {
+		return "the userspace engine does not answer; it is replaced when it stays silent"
+	}
 	if rep.Ready && !status.Up {
 		return "the interface is down"
 	}
