@@ -126,7 +126,7 @@ e2e-k8s: packages k8s-tools ## Kubernetes with two kubelets and our manifests; b
 	$(ROOT) $(GO) test -tags k8s -timeout 15m -count=1 -v ./test/k8s/
 
 .PHONY: deploy-check
-deploy-check: ## render and check the Kubernetes manifests, the chart and the systemd units
+deploy-check: programs $(BIN)/etcd ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
 
 .PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers

@@ -13,6 +13,14 @@ refuse() {
 		exit 1
 	fi
 }
+# need WHAT PATTERN: something that was rendered must look like this
+need() {
+	if ! grep -qE "$2" "$tmp/out"; then
+		echo "$1 was not rendered"
+		exit 1
+	fi
+}
+kubernetes/own-etcd/certificates.sh
 for dir in kubernetes/base kubernetes/example kubernetes/own-etcd; do
 	echo "kustomize $dir"
 	"$kube" kustomize $dir >"$tmp/out"
@@ -28,6 +36,25 @@ for values in chart/ci/*.yaml; do
 	"$kube" chart chart "$values" >"$tmp/out"
 	refuse 'a privileged container' 'privileged: true'
 	refuse 'an image of no registry' 'image: [^/]*$'
+done
+# An IPv6 address to listen on, and a name of the interface, reach every place that needs them.
+printf 'etcd: {own: true}\nuserspace: true\ninterface: wg7\nlistenAddress: "[::1]:8081"\n' >"$tmp/values.yaml"
+"$kube" chart chart "$tmp/values.yaml" >"$tmp/out"
+need 'the probe at ::1' 'host: "::1", port: 8081'
+need "the engine's interface" 'args: \[engine, wg7\]'
+need "the daemon's interface" 'interface=wg7'
+printf 'etcd: {own: true}\nargs: [--interface=wg7]\n' >"$tmp/values.yaml"
+if "$kube" chart chart "$tmp/values.yaml" 2>"$tmp/said" >/dev/null || ! grep -q 'args has --interface=wg7' "$tmp/said"; then
+	echo "a chart whose engine has another interface than its daemon was rendered"
+	exit 1
+fi
+# Loden's own etcd: the rendered flags and certificates, with a real etcd, a client with the
+# certificate, and clients without.
+for way in kustomize chart; do
+	if [ $way = kustomize ]; then "$kube" kustomize kubernetes/own-etcd >"$tmp/out"; else "$kube" chart chart chart/ci/own-etcd.yaml >"$tmp/out"; fi
+	refuse 'an etcd without TLS' 'http://(\[::\]|\$\(STORE)'
+	./store-check.sh "$tmp/out" "$tmp/$way"
+	echo "own etcd by $way: served the certificate, refused clients without"
 done
 if "$kube" chart chart 2>"$tmp/said" >/dev/null || ! grep -q 'say where etcd is' "$tmp/said"; then
 	echo "a chart without etcd was rendered"

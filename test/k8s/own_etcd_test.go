@@ -2,11 +2,20 @@
 
 package k8s
 
-import "testing"
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
 
-// TestKubernetesWithAnEtcdOfLodensOwn is the way of clusters that have none to offer: kubelet
-// tells the pods where the service is, kube-proxy takes them there, no pod network needed.
+// TestKubernetesWithAnEtcdOfLodensOwn is the way of clusters that have no etcd to offer: kubelet
+// tells the pods where the service is, kube-proxy takes them there, no pod network needed. A pod
+// without a certificate gets no answer from that etcd.
 func TestKubernetesWithAnEtcdOfLodensOwn(t *testing.T) {
+	certificates := exec.Command(repository("deploy/kubernetes/own-etcd/certificates.sh"), manifests("own-etcd")+"/certificates")
+	if out, err := certificates.CombinedOutput(); err != nil {
+		t.Fatalf("make certificates: %v: %s", err, out)
+	}
 	c := newCluster(t)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -20,6 +29,15 @@ func TestKubernetesWithAnEtcdOfLodensOwn(t *testing.T) {
 	c.becomesReady(t, "own-etcd")
 	pods := c.startPods(t)
 	reachEachOther(t, pods)
+	var service struct {
+		Spec struct{ ClusterIP string }
+	}
+	c.read(t, &service, "-n", "loden-system", "get", "service", "store")
+	for _, scheme := range []string{"http", "https"} {
+		if out, err := pods[0].exec("/bin/pod", "get", scheme+"://"+host(service.Spec.ClusterIP)+":2379/version"); err == nil && strings.Contains(out, "etcdserver") {
+			t.Errorf("a pod without a certificate has an answer of etcd by %s: %s", scheme, out)
+		}
+	}
 	c.kubectl(t, "-n", "loden-system", "delete", "pod", "store-0", "--wait=false")
 	reachEachOther(t, pods)
 	c.kubectl(t, "-n", "loden-system", "rollout", "status", "statefulset/store", "--timeout=60s")

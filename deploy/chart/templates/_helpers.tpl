@@ -15,15 +15,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "loden.etcdEnv" -}}
 - name: LODEN_ETCD_ENDPOINTS
 {{- if .Values.etcd.own }}
-  value: http://$(STORE_SERVICE_HOST):$(STORE_SERVICE_PORT) # kubelet knows the service, DNS is not there yet
+  value: https://$(STORE_SERVICE_HOST):$(STORE_SERVICE_PORT) # kubelet knows the service, DNS is not there yet
 {{- else }}
   valueFrom: {secretKeyRef: {name: {{ include "loden.secret" . }}, key: endpoints}}
 {{- end }}
-{{- if .Values.etcd.tls }}
+{{- if .Values.etcd.own }}
+- {name: LODEN_ETCD_SERVER_NAME, value: store} # the certificate cannot know the service's address
+{{- end }}
+{{- if include "loden.tls" . }}
 - {name: LODEN_ETCD_CAFILE, value: /etc/loden-etcd/ca.crt}
 - {name: LODEN_ETCD_CERTFILE, value: /etc/loden-etcd/client.crt}
 - {name: LODEN_ETCD_KEYFILE, value: /etc/loden-etcd/client.key}
 {{- end }}
+{{- end }}
+
+{{/* Not empty when the containers mount the secret with the certificates for etcd. */}}
+{{- define "loden.tls" -}}
+{{- if or .Values.etcd.tls .Values.etcd.own }}yes{{ end }}
 {{- end }}
 
 {{- define "loden.restricted" -}}
