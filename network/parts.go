@@ -8,6 +8,7 @@ import (
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/subnet"
 )
 
 // The names of the parts, in the order in which they are applied. A part's name is also the
@@ -31,6 +32,10 @@ type Part struct {
 	// Independent says that no change rests on an earlier change of the part, so that a
 	// family whose change fails does not stop the other.
 	Independent bool
+
+	// Problems returns faults of the host that keep the part's objects from having their effect, and that
+	// the part cannot mend, after the part's changes have run. It may be nil.
+	Problems func(context.Context, State) ([]subnet.Problem, error)
 
 	// Readiness marks a part whose presence tells other programs that the data path is in
 	// place, such as subnet.env. It is not brought up to date after an earlier part's error.
@@ -65,6 +70,7 @@ type device interface {
 // ruleset is the seam to the firewall.
 type ruleset interface {
 	Changes(context.Context, firewall.Config) ([]diff.Change, error)
+	Problems(context.Context, firewall.Config) ([]firewall.Problem, error)
 }
 
 // Parts returns the parts of a node in the order of their dependencies. The guard is there
@@ -78,6 +84,13 @@ func Parts(o PartOptions) []Part {
 	return []Part{
 		{Name: firewallPart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return o.Firewall.Changes(ctx, want.Firewall)
+		}, Problems: func(ctx context.Context, want State) ([]subnet.Problem, error) {
+			found, err := o.Firewall.Problems(ctx, want.Firewall)
+			var problems []subnet.Problem
+			for _, p := range found {
+				problems = append(problems, subnet.Problem{Object: p.Object, Reason: p.Reason})
+			}
+			return problems, err
 		}},
 		{Name: sysctlsPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return sysctls.changes(ctx, want.Sysctls)

@@ -29,6 +29,10 @@ func (h heardDevice) Changes(_ context.Context, _ backend.PrivateKey, want opt.O
 
 type heardFirewall struct{ *heard }
 
+func (heardFirewall) Problems(context.Context, firewall.Config) ([]firewall.Problem, error) {
+	return nil, nil
+}
+
 func (h heardFirewall) Changes(_ context.Context, want firewall.Config) ([]diff.Change, error) {
 	h.heard.firewall = want
 	return []diff.Change{{Part: "guard", Verb: "add", Object: "y"}}, nil

@@ -141,9 +141,28 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	err = errors.Join(observeErr, err)
+	obstacles, problemsErr := r.Problems(ctx, want)
+	problems = append(problems, obstacles...)
+	err = errors.Join(observeErr, err, problemsErr)
 	r.publish(in, want, problems, changes, err, started)
 	return err
+}
+
+// Problems returns the faults of the host that keep want from having its effect, as the parts see them.
+func (r *Reconciler) Problems(ctx context.Context, want State) ([]subnet.Problem, error) {
+	var problems []subnet.Problem
+	var errs []error
+	for _, p := range r.parts {
+		if p.Problems == nil {
+			continue
+		}
+		found, err := p.Problems(ctx, want)
+		problems = append(problems, found...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
+		}
+	}
+	return problems, errors.Join(errs...)
 }
 
 // Apply makes the kernel agree with want, part by part, and returns the changes that were

@@ -93,7 +93,13 @@ func (b bed) tool(f opt.Family) string {
 
 func (b bed) open(t testing.TB) *firewall.Firewall {
 	t.Helper()
-	f, err := firewall.Open(t.Context(), firewall.Options{Backend: b.backend, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	return b.openAs(t, "")
+}
+
+// openAs opens the Firewall of the daemon with a tunnel interface.
+func (b bed) openAs(t testing.TB, tunnel string) *firewall.Firewall {
+	t.Helper()
+	f, err := firewall.Open(t.Context(), firewall.Options{Backend: b.backend, Interface: tunnel, Log: zerolog.New(zerolog.NewTestWriter(t))})
 	if err != nil {
 		t.Fatal(err)
 	}

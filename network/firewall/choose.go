@@ -38,8 +38,8 @@ func Open(_ context.Context, o Options) (*Firewall, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Firewall{log: o.Log, kind: kind, reason: reason}
 	k := newKernel(rule.OwnerOf(o.Interface))
+	f := &Firewall{log: o.Log, kind: kind, reason: reason, kernel: k}
 	inUse := func(opt.Family) (iptables.Variant, error) { return "", nil }
 	if kind == NFTables {
 		f.chosen = newNFTables(k)

@@ -24,6 +24,24 @@ type iptablesDriver struct {
 	// verified is the fingerprint of each family when its rules were last found in sync: as long as the
 	// kernel looks the same, no tool is started.
 	verified [2]fingerprint
+
+	tallies [2]tally // of the guard, by family
+}
+
+// tally sums counts of refused packets that may start again from zero. Replaced rules take their counts
+// over, except in ip6tables-nft (1.8.9), which ignores the counts in its input.
+type tally struct{ last, lost Refused }
+
+// total returns the sum up to the newest counts.
+func (t *tally) total(now Refused) Refused {
+	if now.In < t.last.In {
+		t.lost.In += t.last.In
+	}
+	if now.Out < t.last.Out {
+		t.lost.Out += t.last.Out
+	}
+	t.last = now
+	return Refused{In: now.In + t.lost.In, Out: now.Out + t.lost.Out}
 }
 
 func newIPTables(k *kernel) *iptablesDriver {
@@ -147,6 +165,9 @@ func (d *iptablesDriver) compare(tool *iptables.Tool, s iptables.Snapshot, f opt
 	}
 	return o.change(func(ctx context.Context) error {
 		d.verified[f] = fingerprint{}
+		if part == partGuard {
+			d.tallies[f].total(Refused{In: s.Refused(rule.GuardIn), Out: s.Refused(rule.GuardOut)})
+		}
 		if err := tool.Restore(ctx, input); err != nil {
 			return err
 		}
@@ -164,7 +185,11 @@ func (d *iptablesDriver) refused(ctx context.Context, f opt.Family) (in, out uin
 		return 0, 0, err
 	}
 	s, err := tool.List(ctx, rule.GuardIn, rule.GuardOut)
-	return s.Refused(rule.GuardIn), s.Refused(rule.GuardOut), err
+	if err != nil {
+		return 0, 0, err
+	}
+	sum := d.tallies[f].total(Refused{In: s.Refused(rule.GuardIn), Out: s.Refused(rule.GuardOut)})
+	return sum.In, sum.Out, nil
 }
 
 func (d *iptablesDriver) watch(ctx context.Context, notify func()) error {

@@ -14,11 +14,12 @@ import (
 // makes the same changes in the same order and with the same texts as over a kernel. Its methods are
 // safe for concurrent use.
 type Fake struct {
-	mu      sync.Mutex // guards the fields below
-	held    [2]map[string]desired
-	refused [2]Refused
-	fault   error
-	changed chan struct{} // closed and replaced whenever the rules change
+	mu       sync.Mutex // guards the fields below
+	held     [2]map[string]desired
+	refused  [2]Refused
+	fault    error
+	problems []Problem
+	changed  chan struct{} // closed and replaced whenever the rules change
 }
 
 // NewFake returns a Firewall and the packet filter in memory that it acts on.
@@ -45,6 +46,14 @@ func (f *Fake) Fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = err
+}
+
+// Obstruct sets the problems that the Firewall returns from now on, and notifies the watchers.
+func (f *Fake) Obstruct(problems ...Problem) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.problems = problems
+	f.announceLocked()
 }
 
 // Refuse adds packets to the counters of a family's guard.
@@ -134,6 +143,12 @@ func (d fakeDriver) refused(_ context.Context, f opt.Family) (in, out uint64, er
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.Fake.refused[f].In, d.Fake.refused[f].Out, d.fault
+}
+
+func (d fakeDriver) problemsOf() ([]Problem, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.problems, d.fault
 }
 
 func (d fakeDriver) watch(ctx context.Context, notify func()) error {

@@ -44,6 +44,7 @@ type Firewall struct {
 	log       zerolog.Logger
 	reason    string
 	kind      Kind
+	kernel    *kernel // nil over a Fake
 	chosen    driver
 	leftovers []leftover // of drivers that may hold rules of an earlier run
 

@@ -19,6 +19,7 @@ type kernel struct {
 	owner       rule.Owner
 	states      [2]nftables.State
 	prints      [2]iptables.Fingerprint
+	judged      [2]judged
 	printed     [2]uint32           // the generation of each fingerprint
 	legacySave  [2]func() string    // the tool that lists iptables-legacy, found once
 	chosen      [2]iptables.Variant // of iptables, once it was chosen

@@ -231,8 +231,15 @@ func (c *check) firewall(ctx context.Context) (*firewall.Firewall, string, error
 		state, _ := network.Preflight(c.host.inputs(n))
 		want = state.Firewall
 	}
-	_, err = f.Changes(ctx, want)
-	return f, f.Name() + ": " + f.Reason(), err
+	if _, err := f.Changes(ctx, want); err != nil {
+		return f, "", err
+	}
+	problems, err := f.Problems(ctx, want)
+	errs := []error{err}
+	for _, p := range problems {
+		errs = append(errs, fmt.Errorf("%s: %s", p.Object, p.Reason))
+	}
+	return f, f.Name() + ": " + f.Reason(), errors.Join(errs...)
 }
 
 // mtu checks the tunnel's MTU.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/loden-net/loden/config"
@@ -60,8 +61,11 @@ func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Cha
 	in.Leases = append(slices.DeleteFunc(in.Leases, func(l subnet.Lease) bool { return l.Subnets == choice.Lease.Subnets }), choice.Lease)
 	in.Lease = opt.Some(choice.Lease)
 	state, problems := network.Plan(in)
-	for _, p := range problems {
+	r := h.reconciler(func(network.Status) {})
+	changes, err := r.Pending(ctx, state)
+	obstacles, problemsErr := r.Problems(ctx, state)
+	for _, p := range append(problems, obstacles...) {
 		h.log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")
 	}
-	return h.reconciler(func(network.Status) {}).Pending(ctx, state)
+	return changes, errors.Join(err, problemsErr)
 }

@@ -67,17 +67,22 @@ type Rule struct {
 }
 
 // Tables returns the names of the tables of a family, and says which of them are dormant.
-func (c *Conn) Tables(f opt.Family) (dormant map[string]bool, err error) {
+func (c *Conn) Tables(f opt.Family) (asleep map[string]bool, err error) {
 	tables, err := c.c.ListTablesOfFamily(familyOf(f))
 	if err != nil {
 		return nil, fmt.Errorf("list %s tables: %w", f, err)
 	}
-	dormant = map[string]bool{}
+	asleep = map[string]bool{}
 	for _, t := range tables {
-		// The kernel sends the flags in network order; the library (v0.3.0) reads them in the host's.
-		dormant[t.Name] = (t.Flags|bits.ReverseBytes32(t.Flags))&unix.NFT_TABLE_F_DORMANT != 0
+		asleep[t.Name] = dormant(t)
 	}
-	return dormant, nil
+	return asleep, nil
+}
+
+// dormant reports whether a table is switched off. The kernel sends the flags in network order; the
+// library (v0.3.0) reads them in the host's.
+func dormant(t *nftables.Table) bool {
+	return (t.Flags|bits.ReverseBytes32(t.Flags))&unix.NFT_TABLE_F_DORMANT != 0
 }
 
 // Chains returns the chains of the tables for which keep is true.

@@ -29,6 +29,14 @@ func OwnerOf(tunnel string) Owner {
 // Default reports whether the owner is the daemon of the default interface.
 func (o Owner) Default() bool { return o.tunnel == "" }
 
+// Tunnel returns the name of the owner's tunnel interface.
+func (o Owner) Tunnel() string {
+	if o.Default() {
+		return DefaultTunnel
+	}
+	return o.tunnel
+}
+
 // nftName matches interface names that may stand in the name of an nftables table as they are.
 var nftName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
