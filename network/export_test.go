@@ -16,7 +16,7 @@ import (
 
 func RouteChanges(ctx context.Context, tunnel string, want []Route) ([]diff.Change, error) {
 	o := NewObserver(tunnel, config.UplinkChoice{})
-	return routes{tunnel: tunnel, observe: o.inventory}.changes(ctx, want)
+	return routes{tunnel: tunnel, observe: o.inventory}.changes(ctx, want, opt.Dual[netip.Prefix]{})
 }
 
 func SysctlChanges(ctx context.Context, before string, want []Sysctl) ([]diff.Change, error) {
@@ -35,13 +35,19 @@ func NetworkChanges(ctx context.Context, tunnel, before string, want []Route, up
 	r := routes{tunnel: tunnel, observe: NewObserver(tunnel, config.UplinkChoice{}).inventory}
 	s := sysctls{before: before, shared: r.shared}
 	if !up {
-		a, err1 := r.changes(ctx, nil)
+		a, err1 := r.changes(ctx, nil, opt.Dual[netip.Prefix]{})
 		b, err2 := s.changes(ctx, nil)
 		return append(a, b...), errors.Join(err1, err2)
 	}
 	a, err1 := s.changes(ctx, []Sysctl{{"net/ipv4/ip_forward", "1"}})
-	b, err2 := r.changes(ctx, want)
+	b, err2 := r.changes(ctx, want, opt.Dual[netip.Prefix]{})
 	return append(a, b...), errors.Join(err1, err2)
+}
+
+// GatewayChanges is the bridge's side of the routes part.
+func GatewayChanges(tunnel string, want opt.Dual[netip.Prefix]) ([]diff.Change, error) {
+	v, err := readInventory(tunnel, opt.None[netip.Addr](), overlay{})
+	return gatewayChanges(v, want), err
 }
 
 // StateFor is StateOf with the last inputs.

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,12 +101,16 @@ func TestUnnumberedUplinkUsesTheAddressOfTheLoopback(t *testing.T) {
 		"--iface eth0":                      {Ifaces: []string{"eth0"}},
 		"--public-ip":                       {Public: opt.Dual[netip.Addr]{V4: opt.Some(a)}},
 		"--iface with the address":          {Ifaces: []string{"198.51.100.2"}},
+		"--iface-regex of the address":      {Regexes: []*regexp.Regexp{regexp.MustCompile(`198\.51.*`)}},
 		"--iface eth0 --public-ip the same": {Ifaces: []string{"eth0"}, Public: opt.Dual[netip.Addr]{V4: opt.Some(a)}},
 	} {
 		up, err := network.Uplinks(c, v, opt.Dual[netip.Addr]{})
 		if u, _ := up.V4.Get(); err != nil || u.Name != "eth0" || u.MTU != 1400 || u.Address != a || u.Public != a {
 			t.Errorf("%s: got %v, %v", name, up, err)
 		}
+	}
+	if _, err := network.Uplinks(config.UplinkChoice{Ifaces: []string{"lo"}}, v, opt.Dual[netip.Addr]{}); err == nil || !strings.Contains(err.Error(), "the interface of the default route") {
+		t.Errorf("the loopback itself: got %v", err)
 	}
 	if up, err := network.Uplinks(config.UplinkChoice{Ifaces: []string{"eth1"}}, v, opt.Dual[netip.Addr]{}); err == nil {
 		t.Errorf("an interface without a route: got %v", up)

@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
-
-	"net/netip"
 )
 
 // pods makes veth pairs as a container runtime does: an end for the pod, the other end on a bridge. They are gone at the end of the test.
@@ -190,6 +190,38 @@ func TestWatchCallsForEachChangeThatAPassActsOn(t *testing.T) {
 				}
 				return nil
 			})
+		})
+	}
+}
+
+func TestBridgeOfThePodsGetsItsGatewayAddressesBack(t *testing.T) {
+	tunnel(t)
+	gateways := opt.Dual[netip.Prefix]{
+		V4: opt.Some(netip.MustParsePrefix("10.244.1.1/24")), V6: opt.Some(netip.MustParsePrefix("fd44:0:0:1::1/64")),
+	}
+	want := func() ([]diff.Change, error) { return network.GatewayChanges("tun9", gateways) }
+	for _, tt := range []struct{ name, lost, changes string }{
+		{"there", "true", ""},
+		{"the bridge went down for a moment", "ip link set cni0 down; ip link set cni0 up", "fd44:0:0:1::1/64"},
+		{"IPv6 was off for a moment", "sysctl -qw net.ipv6.conf.cni0.disable_ipv6=1; sysctl -qw net.ipv6.conf.cni0.disable_ipv6=0", "fd44:0:0:1::1/64"},
+		{"IPv4 was taken away", "ip addr del 10.244.1.1/24 dev cni0", "10.244.1.1/24"},
+		{"both were", "ip addr flush dev cni0 scope global", "10.244.1.1/24 fd44:0:0:1::1/64"},
+		{"an address of another network", "ip addr flush dev cni0 scope global; ip addr add 10.7.7.1/24 dev cni0; ip addr add fd07::1/64 dev cni0", ""},
+		{"the bridge is down", "ip link set cni0 down", ""},
+		{"another bridge, without a gateway address",
+			"ip addr flush dev cni0 scope global; ip link set cni0 down; ip link set cni0 name br7; ip link set br7 up", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sh(t, "ip link add cni0 type bridge; ip link set tun9p master cni0; ip link set cni0 up; ip addr add 10.244.1.1/24 dev cni0; ip addr add fd44:0:0:1::1/64 dev cni0 nodad")
+			t.Cleanup(func() { sh(t, "ip link del cni0 2>/dev/null || ip link del br7") })
+			sh(t, tt.lost)
+			var got []string
+			for _, c := range settle(t, want) {
+				got = append(got, strings.Fields(c.Object)[2])
+			}
+			if strings.Join(got, " ") != tt.changes {
+				t.Errorf("added %q, want %q", got, tt.changes)
+			}
 		})
 	}
 }

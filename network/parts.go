@@ -99,7 +99,7 @@ func Parts(o PartOptions) []Part {
 			return o.Device.Changes(ctx, o.Key, want.Device)
 		}},
 		{Name: routesPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
-			return routes.changes(ctx, want.Routes)
+			return routes.changes(ctx, want.Routes, want.Gateways)
 		}},
 		{Name: envPart, Readiness: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return env.changes(ctx, want.Env)

@@ -44,6 +44,7 @@ type Self struct {
 type State struct {
 	Device   opt.Option[backend.Config]
 	Routes   []Route
+	Gateways opt.Dual[netip.Prefix] // addresses of the bridge of this node's pods
 	Firewall firewall.Config
 	Sysctls  []Sysctl
 	Env      opt.Option[config.Env]
@@ -83,6 +84,7 @@ func planFor(in Inputs, own subnet.Lease, valid []subnet.Lease) (State, []subnet
 	return State{
 		Device:   opt.Some(device),
 		Routes:   overlayRoutes(scopes),
+		Gateways: opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Prefix { return config.Gateway(s.Subnet) }),
 		Firewall: rules(in, scopes),
 		Sysctls:  settings(in, scopes),
 		Env: opt.Some(config.Env{

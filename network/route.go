@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
@@ -67,8 +68,9 @@ type routes struct {
 
 // changes compares the routes of this daemon with want and returns the changes that make
 // them equal. A route of ours in another shape (metric, gateway) counts as absent. Routes of
-// another daemon on this host are left alone.
-func (r routes) changes(_ context.Context, want []Route) ([]diff.Change, error) {
+// another daemon on this host are left alone. The gateway addresses of the pods' bridge, and
+// with them the route to the pods, belong to the part too.
+func (r routes) changes(_ context.Context, want []Route, gateways opt.Dual[netip.Prefix]) ([]diff.Change, error) {
 	v, err := r.observe()
 	if err != nil {
 		return nil, err
@@ -100,7 +102,7 @@ func (r routes) changes(_ context.Context, want []Route) ([]diff.Change, error) 
 		out = append(out, diff.Change{Part: routesPart, Verb: "delete", Object: k.String(),
 			Run: func(context.Context) error { return k.remove() }})
 	}
-	return out, nil
+	return append(out, gatewayChanges(v, gateways)...), nil
 }
 
 // owns reports whether a route with Loden's mark belongs to this daemon. An unreachable

@@ -68,7 +68,7 @@ func namedUplink(c config.UplinkChoice, v Inventory) (opt.Option[choice], error)
 		}
 	}
 	for _, re := range c.Regexes {
-		if found, ok := matchIface(re, v.Links); ok {
+		if found, ok := matchIface(re, v); ok {
 			return opt.Some(found), nil
 		}
 	}
@@ -84,7 +84,11 @@ func namedUplink(c config.UplinkChoice, v Inventory) (opt.Option[choice], error)
 	for _, l := range v.Links {
 		have = append(have, l.Name)
 	}
-	return opt.None[choice](), fmt.Errorf("no interface fits --iface, --iface-regex or --iface-can-reach: this host has %s", strings.Join(have, ", "))
+	hint := ""
+	if len(v.Loopback) > 0 {
+		hint = fmt.Sprintf("; for the address %s of the loopback name the interface of the default route, or the address", v.Loopback[0].Addr)
+	}
+	return opt.None[choice](), fmt.Errorf("no interface fits --iface, --iface-regex or --iface-can-reach: this host has %s%s", strings.Join(have, ", "), hint)
 }
 
 // findIface finds an interface by its name, or by an address that it holds. For an address
@@ -105,15 +109,20 @@ func findIface(want string, v Inventory) (choice, bool) {
 }
 
 // matchIface finds the first interface with an address that matches, else with a name.
-func matchIface(re *regexp.Regexp, links []Link) (choice, bool) {
-	for _, l := range links {
+func matchIface(re *regexp.Regexp, v Inventory) (choice, bool) {
+	for _, l := range v.Links {
 		for _, a := range l.Addresses {
 			if re.MatchString(a.Addr.String()) {
 				return choice{l, opt.Some(a.Addr)}, true
 			}
 		}
 	}
-	for _, l := range links {
+	for _, a := range v.Loopback {
+		if l, ok := v.carrier(a.Addr); ok && re.MatchString(a.Addr.String()) {
+			return choice{l, opt.Some(a.Addr)}, true
+		}
+	}
+	for _, l := range v.Links {
 		if re.MatchString(l.Name) {
 			return choice{link: l}, true
 		}
