@@ -32,7 +32,9 @@ type Device struct {
 
 	local      peer.Local
 	sockets    atomic.Pointer[bound] // nil: not open
+	boundPort  atomic.Uint32         // of the sockets; 0: not open
 	linkMTU    atomic.Int64          // bytes; 0: unknown
+	linkIndex  atomic.Int64          // of the interface; 0: unknown
 	routes     routes
 	handshakes chan handshakeItem
 	loaded     atomic.Int64 // moment of the last sign of overload
@@ -40,6 +42,9 @@ type Device struct {
 	limits     ratelimiter.Ratelimiter
 	counters
 	refusals
+
+	routesChanged atomic.Uint64 // generation of the routing table; see checkSources
+	unchecked     chan struct{} // an endpoint is to be checked
 
 	mu    sync.RWMutex // guards the fields below, and member.allowed
 	peers map[noise.Key]*member
@@ -60,6 +65,7 @@ func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 		handshakeWorkers: handshakeWorkersFor(runtime.GOMAXPROCS(0)),
 		handshakes:       make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
 		closed: make(chan struct{}), handingOver: make(chan *state.Device),
+		unchecked: make(chan struct{}, 1),
 	}
 }
 
@@ -87,6 +93,11 @@ func (d *Device) Run(ctx context.Context) error {
 	for range d.handshakeWorkers {
 		d.others.Go(d.handshakeWorker)
 	}
+	if table, err := d.binder.routes(); err != nil {
+		d.log.Warn().Err(err).Msg("cannot watch routes: after a change of route, packets may leave from the address before for up to 15 s")
+	} else if table != nil {
+		d.others.Go(func() { d.checkSources(table) })
+	}
 	var err error
 	select {
 	case <-ctx.Done():
@@ -109,6 +120,7 @@ func (d *Device) start() error {
 	defer d.mu.Unlock()
 	d.running.Store(true)
 	if b := d.sockets.Load(); b != nil { // opened by the process before
+		d.boundPort.Store(uint32(b.port))
 		d.listen(*b)
 	} else if !d.local.Down() {
 		if err := d.rebind(d.port); err != nil {
@@ -156,6 +168,7 @@ func (d *Device) rebind(port uint16) error {
 	d.unbind()
 	d.port = next.port
 	d.sockets.Store(&next)
+	d.boundPort.Store(uint32(next.port))
 	d.listen(next)
 	for _, p := range d.peers {
 		p.ClearSource()
@@ -229,7 +242,7 @@ func (d *Device) sendMessage(m peer.Datagram) conn.Outgoing {
 		class = handshakeClass
 	}
 	out := make([]conn.Outgoing, 1)
-	out[0].Start(m.To.Remote, m.To.Local, m.Message, class)
+	out[0].Start(m.To.Remote, m.To.Source, m.Message, class)
 	d.send(out)
 	return out[0]
 }

@@ -11,6 +11,7 @@ type counters struct {
 	malformed  atomic.Uint64 // the virtio header is missing or contradicts the packet
 	unroutable atomic.Uint64 // for no peer, or for a peer without an endpoint
 	tooBig     atomic.Uint64 // larger than the interface's MTU, and not to be fragmented
+	looped     atomic.Uint64 // the peer's endpoint is routed into this interface
 	exhausted  atomic.Uint64 // the keypair has no message counters left
 	noEndpoint atomic.Uint64 // the peer lost its endpoint before the message was sent
 	noSocket   atomic.Uint64 // datagrams without a socket: the interface is down, or the family is missing
@@ -35,6 +36,8 @@ type Status struct {
 	// Drops is the number of dropped packets and messages by reason, since the device was made. A
 	// reason without drops is missing.
 	Drops map[string]uint64 `json:"drops,omitempty"`
+	// Loops is the number of peers whose endpoint is routed into the interface itself.
+	Loops int `json:"loops,omitempty"`
 	// Unmarked is the number of inner packets without ECN that were delivered although their outer
 	// header carried a congestion mark.
 	Unmarked uint64 `json:"unmarked,omitempty"`
@@ -48,11 +51,12 @@ func (d *Device) Status() Status {
 	overflow, expired := d.local.StagedDrops()
 	sendFull, receiveFull := d.socketDrops()
 	c := &d.counters
-	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Offloads: d.offloadStates()}
+	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Loops: d.Loops(), Offloads: d.offloadStates()}
 	for reason, n := range map[string]uint64{
 		"malformed-packet":       c.malformed.Load(),
 		"no-peer":                c.unroutable.Load(),
 		"too-big":                c.tooBig.Load(),
+		"endpoint-in-tunnel":     c.looped.Load(),
 		"keypair-exhausted":      c.exhausted.Load(),
 		"no-endpoint":            c.noEndpoint.Load(),
 		"no-socket":              c.noSocket.Load(),

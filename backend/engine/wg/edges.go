@@ -38,6 +38,8 @@ type binder interface {
 	open(port uint16, mark uint32) (bound, error)
 	interfaceIndex(name string) (index uint32, known bool)
 	interfaceName(index uint32) (name string, known bool)
+	// routes opens the routing table; nil in tests without one.
+	routes() (routeTable, error)
 }
 
 // kernelBinder opens UDP sockets of the kernel.
@@ -50,6 +52,8 @@ func (kernelBinder) open(port uint16, mark uint32) (bound, error) {
 
 func (kernelBinder) interfaceIndex(name string) (uint32, bool) { return conn.InterfaceIndex(name) }
 func (kernelBinder) interfaceName(index uint32) (string, bool) { return conn.InterfaceName(index) }
+
+func (kernelBinder) routes() (routeTable, error) { return conn.OpenRoutes() }
 
 // bound is an open pair of sockets; one of them may be missing.
 type bound struct {

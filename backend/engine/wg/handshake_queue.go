@@ -66,6 +66,9 @@ func (d *Device) read(i handshakeItem) *peer.Peer {
 	case peer.CookieSent:
 		d.counters.cookies.Add(1)
 	}
+	if verdict == peer.Accepted {
+		d.checkSoon() // it may have moved the peer
+	}
 	flush := actions.Flush
 	actions.Flush = false // this goroutine does it
 	d.carryOut(p, actions)

@@ -164,7 +164,7 @@ func TestLocalAddressThatHasGoneIsForgotten(t *testing.T) {
 	}
 	b.mustSet("public_key=%s\nendpoint=192.0.2.77:51820\n", a.public.Hex())
 	b.ping(t, "10.0.0.1") // b began: a answers from the address it was called at
-	if got := a.only().Endpoint().Local.String(); got != "192.0.2.77" {
+	if got := a.only().Endpoint().Source.String(); got != "192.0.2.77" {
 		t.Fatalf("a sends from %s", got)
 	}
 	if got := b.value("endpoint"); got != "192.0.2.77:51820" {

@@ -43,6 +43,7 @@ func (d *Device) measure() (tun.Link, error) {
 	now, err := d.tunnel.Link()
 	if err == nil {
 		d.linkMTU.Store(int64(now.MTU))
+		d.linkIndex.Store(int64(now.Index))
 	}
 	return now, err
 }

@@ -47,6 +47,10 @@ func (m *member) tick() {
 // carryOut does the work that a call of a peer left to the device. No lock is held.
 func (d *Device) carryOut(p *peer.Peer, a peer.Actions) {
 	for _, out := range a.Datagrams {
+		if out.To.Loop {
+			d.counters.looped.Add(1)
+			continue
+		}
 		sent := d.sendMessage(out)
 		if p == nil {
 			continue

@@ -97,6 +97,9 @@ func (b memoryBinder) interfaceIndex(name string) (uint32, bool) { return 3, nam
 
 func (b memoryBinder) interfaceName(index uint32) (string, bool) { return "eth0", index == 3 }
 
+// routes returns no routing table: nothing moves on a wire.
+func (b memoryBinder) routes() (routeTable, error) { return nil, nil }
+
 type memorySocket struct {
 	wire *wire
 	at   netip.AddrPort

@@ -131,7 +131,7 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 		t.Fatalf("%d bytes sent", len(k.last))
 	}
 	r := newReceiver(far)
-	onlyPeer(far).SetEndpointFromPacket(netip.MustParseAddrPort("192.0.2.2:51820"), netip.Addr{})
+	onlyPeer(far).SetEndpointFromPacket(netip.MustParseAddrPort("192.0.2.2:51820"), netip.Addr{}, 0)
 	m := &r.in[0]
 	m.From = netip.MustParseAddrPort("192.0.2.2:51820")
 	receive := func() {

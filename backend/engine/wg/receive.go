@@ -156,7 +156,7 @@ func (r *receiver) message(msg []byte, m *conn.Incoming) {
 			r.device.counters.notWireGuard.Add(1)
 			return
 		}
-		i := handshakeItem{size: uint8(len(msg)), from: peer.Endpoint{Remote: m.From, Local: m.Local}}
+		i := handshakeItem{size: uint8(len(msg)), from: peer.EndpointFromPacket(m.From, m.Local, m.Device)}
 		copy(i.raw[:], msg)
 		r.device.enqueue(i)
 	default:
@@ -211,7 +211,9 @@ func (r *receiver) opened(m *message) {
 	if p.Current() != k {
 		d.carryOut(p, p.Confirm(k, d.time()))
 	}
-	p.SetEndpointFromPacket(m.in.From, m.in.Local)
+	if p.SetEndpointFromPacket(m.in.From, m.in.Local, m.in.Device) {
+		d.checkSoon()
+	}
 	if k != r.run.keypair {
 		r.endRun()
 		r.run.keypair = k

@@ -27,6 +27,7 @@ type sender struct {
 	split  offload.Split
 	arena  []byte // the messages of the batch, back to back
 	batch  batch  // the messages that are not encrypted yet
+	own    ownMessages
 	out    []conn.Outgoing
 	owners []*peer.Peer // of each train of out
 	before func()       // waits until every earlier batch has been sent; nil: there is no earlier batch
@@ -35,6 +36,7 @@ type sender struct {
 func newSender(d *Device) *sender {
 	return &sender{
 		device: d,
+		own:    ownMessages{device: d},
 		arena:  make([]byte, 0, arenaSize),
 		out:    make([]conn.Outgoing, 0, conn.BatchSize),
 		owners: make([]*peer.Peer, 0, conn.BatchSize),
@@ -91,6 +93,9 @@ func (s *sender) packet(b []byte) {
 		return
 	}
 	p, now := &m.Peer, d.now()
+	if s.loops(m, pkt) {
+		return
+	}
 	current := p.Current()
 	if current == nil || !current.Usable(now) {
 		d.carryOut(p, p.Stage(b, now))
@@ -100,6 +105,24 @@ func (s *sender) packet(b []byte) {
 		s.flushStaged(p)
 	}
 	s.seal(p, current, b, now)
+}
+
+// loops drops a packet to a peer whose endpoint is routed into this interface, and a packet that is a
+// datagram of this device itself.
+func (s *sender) loops(m *member, pkt []byte) bool {
+	d := s.device
+	if to := m.Endpoint(); to != nil && to.Loop {
+		d.counters.looped.Add(1)
+		return true
+	}
+	p := s.own.of(pkt, m)
+	if p == nil {
+		return false
+	}
+	d.counters.looped.Add(1)
+	p.SuspectLoop()
+	d.checkSoon()
+	return true
 }
 
 // flushStaged sends the packets that waited for a keypair.
@@ -173,7 +196,7 @@ func (s *sender) append(p *peer.Peer, msg []byte, ecn uint8) {
 		s.hurry()
 	}
 	s.out = s.out[:len(s.out)+1]
-	s.out[len(s.out)-1].Start(to.Remote, to.Local, msg, ecn)
+	s.out[len(s.out)-1].Start(to.Remote, to.Source, msg, ecn)
 	s.owners = append(s.owners, p)
 }
 

@@ -19,6 +19,11 @@ func (b hostBinder) open(port uint16, mark uint32) (out bound, err error) {
 	return out, err
 }
 
+func (b hostBinder) routes() (table routeTable, err error) {
+	err = b.host.Do(func() (err error) { table, err = kernelBinder{}.routes(); return err })
+	return table, err
+}
+
 func (b hostBinder) interfaceIndex(name string) (index uint32, known bool) {
 	err := b.host.Do(func() error { index, known = kernelBinder{}.interfaceIndex(name); return nil })
 	return index, known && err == nil

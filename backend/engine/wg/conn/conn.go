@@ -25,6 +25,7 @@ type Incoming struct {
 	Segment int            // bytes of each datagram but the last; Size for a single datagram
 	From    netip.AddrPort // the sender
 	Local   netip.Addr     // the address of this host that the datagram was sent to
+	Device  uint32         // the index of the device that it arrived at; 0: unknown
 	ECN     uint8          // the two congestion bits of the outer header
 }
 

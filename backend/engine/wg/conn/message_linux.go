@@ -66,7 +66,7 @@ func (b *receiveBuffers) readNow(fd uintptr) bool {
 // finish fills in m from header i and its ancillary data.
 func (b *receiveBuffers) finish(i int, m *Incoming) {
 	h := &b.headers[i]
-	m.Size, m.ECN, m.Local = int(h.len), 0, netip.Addr{}
+	m.Size, m.ECN, m.Local, m.Device = int(h.len), 0, netip.Addr{}, 0
 	m.Segment = m.Size
 	if h.Flags&unix.MSG_TRUNC != 0 {
 		m.Size = 0 // larger than any datagram of WireGuard
@@ -94,9 +94,9 @@ func (m *Incoming) ancillary(level, kind int32, data []byte) {
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
 		m.ECN = uint8(binary.NativeEndian.Uint32(data)) & 3
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		m.Local = netip.AddrFrom4([4]byte(data[8:12]))
+		m.Local, m.Device = netip.AddrFrom4([4]byte(data[8:12])), binary.NativeEndian.Uint32(data)
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-		m.Local = netip.AddrFrom16([16]byte(data[:16]))
+		m.Local, m.Device = netip.AddrFrom16([16]byte(data[:16])), binary.NativeEndian.Uint32(data[16:])
 	}
 }
 

@@ -188,7 +188,7 @@ func (l *Local) receiveResponse(in Inbound, t Time) (*Peer, Actions, Verdict) {
 	l.indices.grant(index, k)
 	p.adopt(k)
 	p.finish(t)
-	p.SetEndpointFromPacket(in.From.Remote, in.From.Local)
+	p.SetEndpointFromPacket(in.From.Remote, in.From.Local, in.From.Device)
 	p.receivedBytes.Add(uint64(len(in.Message)))
 	p.noteReceived(t.Now)
 	flush := p.hasStaged.Load()

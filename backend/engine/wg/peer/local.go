@@ -61,6 +61,9 @@ func (l *Local) Down() bool { return l.down.Load() }
 // Keypair returns the keypair of messages with this index, or nil.
 func (l *Local) Keypair(index uint32) *Keypair { return l.indices.lookup(index).keypair }
 
+// IndexOwner returns the peer whose keypair or pending handshake has this index, or nil.
+func (l *Local) IndexOwner(index uint32) *Peer { return l.indices.lookup(index).peer }
+
 // Indices returns the number of indices in use: of keypairs and of pending handshakes.
 func (l *Local) Indices() int { return l.indices.count() }
 

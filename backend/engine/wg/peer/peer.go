@@ -33,12 +33,6 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Endpoint is where a peer is reached. It is immutable: peers hold a pointer and replace it.
-type Endpoint struct {
-	Remote netip.AddrPort
-	Local  netip.Addr // the address that the peer's datagrams arrive at; the zero Addr leaves the choice to the routing table
-}
-
 // Datagram is a message that is not data, on its way out. The device calls CountSent when the kernel
 // has taken it.
 type Datagram struct {
@@ -108,21 +102,6 @@ func (p *Peer) Current() *Keypair { return p.current.Load() }
 
 // Endpoint returns where the peer is reached, or nil when that is unknown.
 func (p *Peer) Endpoint() *Endpoint { return p.endpoint.Load() }
-
-// SetEndpointFromPacket remembers where an authentic message came from: section 2.1.
-func (p *Peer) SetEndpointFromPacket(from netip.AddrPort, local netip.Addr) {
-	to := p.endpoint.Load()
-	if to == nil || to.Remote != from || to.Local != local {
-		p.endpoint.Store(&Endpoint{Remote: from, Local: local})
-	}
-}
-
-// ClearSource forgets the local address of the endpoint: it may have left the host.
-func (p *Peer) ClearSource() {
-	if to := p.endpoint.Load(); to != nil && to.Local.IsValid() {
-		p.endpoint.CompareAndSwap(to, &Endpoint{Remote: to.Remote})
-	}
-}
 
 // Settings are changes of a peer's configuration. A None leaves a setting as it is.
 type Settings struct {

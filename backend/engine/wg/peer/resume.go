@@ -24,7 +24,7 @@ func (p *Peer) Export() state.Peer {
 		s.Finished = p.finishedAt.UnixNano()
 	}
 	if to := p.endpoint.Load(); to != nil {
-		s.Endpoint, s.Local = opt.Some(to.Remote), to.Local
+		s.Endpoint, s.Local = opt.Some(to.Remote), to.Source
 	}
 	if a := p.active; a != nil {
 		s.WantsKeys = s.WantsKeys || a.initiator != nil
@@ -42,7 +42,8 @@ func (p *Peer) Resume(s *state.Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if remote, ok := s.Endpoint.Get(); ok {
-		p.endpoint.Store(&Endpoint{Remote: remote, Local: s.Local})
+		to := EndpointFromPacket(remote, s.Local, 0)
+		p.endpoint.Store(&to)
 	}
 	p.sentBytes.Store(s.Sent)
 	p.receivedBytes.Store(s.Received)

@@ -327,7 +327,7 @@ func (h *host) receive(f flight) {
 	if h.peer.Current() != k {
 		h.act(h.peer.Confirm(k, w.time()))
 	}
-	h.peer.SetEndpointFromPacket(f.source, netip.Addr{})
+	h.peer.SetEndpointFromPacket(f.source, netip.Addr{}, 0)
 	h.peer.NoteReceived(k, w.now, len(msg), kind(msg) == "data")
 	h.show()
 }

@@ -70,8 +70,9 @@ func (f Files) duplicate() (out Files, err error) {
 
 // Link is the state of the interface in the kernel.
 type Link struct {
-	MTU int  // bytes
-	Up  bool // administratively
+	Index int  // of the interface, which stays when it gets another name
+	MTU   int  // bytes
+	Up    bool // administratively
 }
 
 // Device is a TUN device of the kernel. Each queue is read by a goroutine of its own; any number
@@ -177,6 +178,10 @@ func (t *Device) Link() (l Link, err error) {
 		return l, fmt.Errorf("read flags of %s: %w", t.name, err)
 	}
 	l.Up = request.Uint16()&unix.IFF_UP != 0
+	if err := unix.IoctlIfreq(t.control, unix.SIOCGIFINDEX, request); err != nil {
+		return l, fmt.Errorf("read index of %s: %w", t.name, err)
+	}
+	l.Index = int(request.Uint32())
 	return l, nil
 }
 
