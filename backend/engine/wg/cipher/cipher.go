@@ -14,6 +14,9 @@ import (
 	"crypto/cipher"
 	"crypto/subtle"
 	"encoding/binary"
+	"reflect"
+	"runtime"
+	"unsafe"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -41,14 +44,40 @@ type Cipher struct {
 	wide bool
 }
 
-// New returns the cipher of a key. The caller wipes its own copy.
+// New returns the cipher of a key. The caller wipes its own copy. The cipher's copies are wiped
+// when no goroutine can reach the cipher any more, by its finalizer: a retired keypair may still be
+// in use by a batch that is being encrypted, and a key that is overwritten meanwhile would send
+// plaintext under a key of zeros. Go collects garbage every two minutes at least.
 func New(key *[32]byte) *Cipher {
 	c := &Cipher{wide: hasLanes()}
 	c.one, _ = chacha20poly1305.New(key[:]) // fails only for another length
 	for i := range c.key {
 		c.key[i] = binary.LittleEndian.Uint32(key[4*i:])
 	}
+	runtime.SetFinalizer(c, (*Cipher).wipe)
 	return c
+}
+
+// wipe overwrites the keys that the cipher holds.
+func (c *Cipher) wipe() {
+	clear(c.key[:])
+	if key := keyOf(c.one); key != nil {
+		clear(key[:])
+	}
+}
+
+// keyOf returns the key inside a cipher of x/crypto, which has no way to wipe it, or nil when
+// x/crypto keeps it in another form: a test fails then.
+func keyOf(one cipher.AEAD) *[32]byte {
+	v := reflect.ValueOf(one)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return nil
+	}
+	field := v.Elem().FieldByName("key")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[[32]byte]() {
+		return nil
+	}
+	return (*[32]byte)(unsafe.Pointer(field.UnsafeAddr()))
 }
 
 // Seal encrypts at most Lanes messages of equal length in place: each is a header, the

@@ -190,6 +190,19 @@ func FuzzOpenTakesNothingThatTheModelRefuses(f *testing.F) {
 	})
 }
 
+func TestWipedCipherHoldsNoKey(t *testing.T) {
+	key := [32]byte{1, 2, 3, 31: 4}
+	c := New(&key)
+	inner := keyOf(c.one)
+	if inner == nil || *inner != key {
+		t.Fatal("the key inside x/crypto's cipher is not found: its form has changed")
+	}
+	c.wipe()
+	if *inner != [32]byte{} || c.key != [8]uint32{} {
+		t.Error("a key is left")
+	}
+}
+
 func TestNothingIsAllocated(t *testing.T) {
 	messages, _ := row(rand.New(rand.NewPCG(1, 2)), Lanes, 1420)
 	c := New(&[32]byte{1})

@@ -8,13 +8,13 @@ import "time"
 // each interval in which it never became empty, down to a size that delays little.
 //
 //	empty a moment ago      largestBuffer
-//	not for 100 ms          half of it
-//	not for another 50 ms   half of that, and so on, down to smallestBuffer
+//	not for 500 ms          half of it
+//	not for another 100 ms  half again, and so on, down to smallestBuffer
 const (
 	largestBuffer  = 8 << 20 // bytes; the kernel doubles it for its own overhead
 	smallestBuffer = 1 << 19
-	standingAfter  = 100 * time.Millisecond
-	halveEvery     = 50 * time.Millisecond
+	standingAfter  = 500 * time.Millisecond
+	halveEvery     = 100 * time.Millisecond
 )
 
 // receiveBuffer decides the size of the receive buffer. It belongs to the goroutine that receives.

@@ -17,16 +17,16 @@ func TestReceiveBufferTakesBurstsAndShrinksUnderAStandingQueue(t *testing.T) {
 		}
 	}
 	at(0, true, 8<<20)
-	at(99, false, 8<<20) // a burst
-	at(100, false, 4<<20)
-	at(149, false, 4<<20)
-	at(150, false, 2<<20)
-	at(200, false, 1<<20)
-	at(250, false, 1<<19)
-	at(900, false, 1<<19)
-	at(901, true, 8<<20)
-	at(1000, false, 8<<20)
-	at(1001, false, 4<<20)
+	at(499, false, 8<<20) // a burst
+	at(500, false, 4<<20)
+	at(599, false, 4<<20)
+	at(600, false, 2<<20)
+	at(700, false, 1<<20)
+	at(800, false, 1<<19)
+	at(2900, false, 1<<19)
+	at(2901, true, 8<<20)
+	at(3400, false, 8<<20)
+	at(3401, false, 4<<20)
 }
 
 func TestReceiveBufferStaysWithinItsBounds(t *testing.T) {
@@ -34,7 +34,7 @@ func TestReceiveBufferStaysWithinItsBounds(t *testing.T) {
 		r, now := receiveBuffer{size: largestBuffer}, time.Duration(0)
 		lastEmpty := now
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			now += time.Duration(rapid.IntRange(0, 60).Draw(t, "ms")) * time.Millisecond
+			now += time.Duration(rapid.IntRange(0, 200).Draw(t, "ms")) * time.Millisecond
 			empty := rapid.IntRange(0, 9).Draw(t, "empty") == 0
 			before := r.size
 			changed := r.step(now, empty)

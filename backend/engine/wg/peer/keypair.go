@@ -32,7 +32,7 @@ type Keypair struct {
 }
 
 // newKeypair takes the keys over and wipes the caller's copy. The keypair's own copy lives until
-// the keypair is retired; the copies inside the ciphers are left to the garbage collector.
+// the keypair is retired; the ciphers wipe theirs when the garbage collector finds them.
 func newKeypair(p *Peer, keys *noise.Keys, local uint32, initiator bool, now Moment) *Keypair {
 	k := &Keypair{
 		peer: p, initiator: initiator, created: now, local: local, remote: keys.Remote,
