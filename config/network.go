@@ -14,7 +14,7 @@ type Network struct {
 	Ranges  opt.Dual[Range] // the families that are switched on
 	Backend Backend
 
-	// NFTables is flannel's EnableNFTables: nftables is what --firewall auto means.
+	// NFTables is flannel's EnableNFTables: --firewall auto then chooses nftables.
 	NFTables bool
 }
 
@@ -36,7 +36,7 @@ func (r Range) Contains(p netip.Prefix) bool {
 // Backend is the document's Backend object: how nodes speak to each other.
 type Backend struct {
 	ListenPort   uint16                   // UDP port of a node that does not choose its own; 51820 by default
-	MTU          opt.Option[int]          // underlay MTU in bytes, instead of the uplink's own
+	MTU          opt.Option[int]          // underlay MTU in bytes, in place of the uplink's own
 	PresharedKey opt.Option[PresharedKey] // the same key for the whole mesh, as in flannel
 	Keepalive    time.Duration            // persistent keepalive; 0 sends none
 	Mode         Mode                     // which underlay family a tunnel prefers
@@ -54,12 +54,12 @@ func (PresharedKey) GoString() string { return "(hidden)" }
 // MarshalJSON hides the key.
 func (PresharedKey) MarshalJSON() ([]byte, error) { return []byte(`"(hidden)"`), nil }
 
-// Mode says which underlay family carries the tunnel to a peer that offers both. One
+// Mode says which underlay family carries the tunnel to a peer that offers both. The same
 // tunnel carries both overlay families in every mode.
 type Mode string
 
-// The modes of flannel's document. Loden has one tunnel, so flannel's "separate" (one
-// tunnel per family) is read as ModeAuto.
+// The modes of flannel's document. Loden has a single tunnel, so flannel's "separate" (a
+// tunnel for each family) is read as ModeAuto.
 const (
 	ModeAuto Mode = "auto" // IPv4 where both ends have it, else IPv6
 	ModeIPv4 Mode = "ipv4" // IPv4 only

@@ -54,6 +54,19 @@ func TestNetworkErrorsSayWhatToDo(t *testing.T) {
 		{"not JSON", `{`, "read network document"},
 		{"no network", `{}`, "please define a correct Network parameter in the flannel config"},
 		{"unspecified network", `{"Network":"0.0.0.0/0"}`, "please define a correct Network parameter in the flannel config"},
+		{"loopback", `{"Network":"127.0.0.0/16"}`, "Network 127.0.0.0/16 overlaps 127.0.0.0/8, which is loopback (RFC 1122): give a private range, for example 10.244.0.0/16"},
+		{"this host", `{"Network":"0.0.0.0/8"}`, "overlaps 0.0.0.0/8"},
+		{"link-local", `{"Network":"169.254.128.0/20"}`, "overlaps 169.254.0.0/16"},
+		{"multicast", `{"Network":"239.0.0.0/16"}`, "overlaps 224.0.0.0/4"},
+		{"reserved", `{"Network":"250.0.0.0/16"}`, "overlaps 240.0.0.0/4"},
+		{"half the world", `{"Network":"128.0.0.0/1"}`, "overlaps 169.254.0.0/16"},
+		{"an eighth of the world", `{"Network":"128.0.0.0/3"}`, "Network 128.0.0.0/3 is larger than a /8"},
+		{"larger than the private range", `{"Network":"10.0.0.0/7"}`, "is larger than a /8"},
+		{"IPv6 loopback", v6(`"IPv6Network":"::/64"`), "overlaps ::/8"},
+		{"IPv6 translated", v6(`"IPv6Network":"64:ff9b::/96"`), "overlaps ::/8"},
+		{"IPv6 link-local", v6(`"IPv6Network":"fe80::/48"`), "overlaps fe80::/10"},
+		{"IPv6 multicast", v6(`"IPv6Network":"ff05::/48"`), "overlaps ff00::/8"},
+		{"the public IPv6 Internet", v6(`"IPv6Network":"2000::/3"`), "IPv6Network 2000::/3 is larger than a /16"},
 		{"IPv6 in Network", `{"Network":"fc00::/48"}`, "invalid IPv4 CIDR format"},
 		{"IPv4 in IPv6Network", v6(`"IPv6Network":"10.0.0.0/8"`), "invalid IPv6 CIDR format"},
 		{"no IPv6 network", v6(`"SubnetLen":24`), "please define a correct IPv6Network parameter in the flannel config"},
@@ -172,6 +185,63 @@ func FuzzParseNetwork(f *testing.F) {
 					t.Errorf("%s: bound %s outside its own range %+v", data, a, r)
 				}
 			}
+		}
+	})
+}
+
+// The largest ranges that people use.
+func TestPrivateAndPublicRangesOfReasonableSizeAreNetworks(t *testing.T) {
+	for _, doc := range []string{
+		`{"Network":"10.0.0.0/8"}`, `{"Network":"100.64.0.0/10"}`, `{"Network":"172.16.0.0/12"}`, `{"Network":"192.168.0.0/16"}`,
+		`{"Network":"203.0.113.0/24"}`, `{"Network":"198.18.0.0/15"}`, `{"Network":"11.0.0.0/8"}`,
+		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/8"}`, `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:db8::/32"}`,
+		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:cafe:42::/56"}`,
+	} {
+		if _, err := config.ParseNetwork([]byte(doc)); err != nil {
+			t.Errorf("%s: %v", doc, err)
+		}
+	}
+}
+
+func TestWarningsNameWhatHasNoEffect(t *testing.T) {
+	for _, tt := range []struct{ name, doc, want string }{
+		{"all right", `{"Network":"10.3.0.0/16","Backend":{"Type":"wireguard","MTU":1500}}`, ""},
+		{"any case is right", `{"network":"10.3.0.0/16","backend":{"type":"wireguard"}}`, ""},
+		{"a letter missing", `{"Netwrk":"10.3.0.0/16","Network":"10.3.0.0/16"}`, `member "Netwrk" is not known and has no effect: did you mean "Network"?`},
+		{"letters swapped", `{"Network":"10.3.0.0/16","SubentLen":26}`, `member "SubentLen" is not known and has no effect: did you mean "SubnetLen"?`},
+		{"in Backend", `{"Network":"10.3.0.0/16","Backend":{"Type":"wireguard","ListenPrt":1}}`, `member Backend."ListenPrt" is not known and has no effect: did you mean "ListenPort"?`},
+		{"like no other", `{"Network":"10.3.0.0/16","Colour":"green"}`, `member "Colour" is not known and has no effect`},
+		{"of another backend", `{"Network":"10.3.0.0/16","Backend":{"Type":"wireguard","VNI":1}}`, `member Backend."VNI" is not known and has no effect`},
+		{"comments", `{"_comment":"x","#":"y","Network":"10.3.0.0/16"}`, ""},
+		{"IPv6Network alone", `{"Network":"10.3.0.0/16","IPv6Network":"fc00::/48"}`, `IPv6Network has no effect, because IPv6 is off by default: add "EnableIPv6": true, or remove IPv6Network`},
+		{"IPv6 switched off on purpose", `{"Network":"10.3.0.0/16","EnableIPv6":false,"IPv6Network":"fc00::/48"}`, ""},
+		{"IPv4 off", `{"EnableIPv4":false,"Network":"10.3.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`, `Network has no effect, because EnableIPv4 is false: set EnableIPv4 to true, or remove Network`},
+		{"not JSON", `{`, ""},
+	} {
+		if got := strings.Join(config.NetworkWarnings([]byte(tt.doc)), "\n"); got != tt.want {
+			t.Errorf("%s:\n got %q\nwant %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Warnings come for any text without a panic, in one line each, and never for a document
+// that Loden wrote.
+func FuzzNetworkWarnings(f *testing.F) {
+	f.Add([]byte(`{"Netwrk":"10.3.0.0/16","Backend":{"x":1}}`))
+	f.Add([]byte("{\"\\u001b[2J\":1}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, w := range config.NetworkWarnings(data) {
+			if strings.ContainsAny(w, "\n\x1b") {
+				t.Errorf("%q", w)
+			}
+		}
+		n, err := config.ParseNetwork(data)
+		if err != nil {
+			return
+		}
+		own, err := n.MarshalJSON()
+		if w := config.NetworkWarnings(own); err != nil || len(w) > 0 {
+			t.Errorf("%s: %v, %v", own, w, err)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 // document is the network document as it stands in etcd: flannel's members, each of which
 // may be missing. Go's decoder takes keys in any case and ignores unknown ones, as
-// flannel does.
+// flannel does; NetworkWarnings names them.
 type document struct {
 	EnableIPv4     opt.Option[bool]        `json:"EnableIPv4,omitzero"`
 	EnableIPv6     opt.Option[bool]        `json:"EnableIPv6,omitzero"`
@@ -44,8 +44,10 @@ type backendData struct {
 const DefaultPort = 51820
 
 // ParseNetwork reads and checks a network document. Defaults, rules and error texts are
-// flannel's, plus checks that flannel leaves out: the family of IPv6Network, a minimum
-// above its maximum, and an IPv6 range with fewer subnets than the IPv4 one.
+// flannel's, plus checks that flannel leaves out: the family of IPv6Network, a network that
+// overlaps loopback, link-local or multicast addresses or holds half the world, a minimum
+// above its maximum, and an IPv6 range with fewer subnets than the IPv4 range.
+// NetworkWarnings says what in the document has no effect.
 func ParseNetwork(data []byte) (Network, error) {
 	var doc document
 	if err := json.Unmarshal(data, &doc); err != nil {
@@ -77,7 +79,7 @@ func ParseNetwork(data []byte) (Network, error) {
 	return n, err
 }
 
-// names are what one family's members and limits are called in flannel's error texts.
+// names are the names of a family's members, and its limits, as in flannel's error texts.
 type names struct {
 	family                     opt.Family
 	network, tooSmall          string
@@ -90,7 +92,7 @@ var (
 	v6Names = names{opt.V6, "IPv6Network", "IPv6Network", "IPv6SubnetMin", "IPv6SubnetMax", 126, 124, 64}
 )
 
-// parseRange applies flannel's rules to one family, in flannel's order.
+// parseRange applies flannel's rules to a family, in flannel's order.
 func parseRange(n names, network opt.Option[string], length opt.Option[int], low, high opt.Option[string]) (Range, error) {
 	prefix, err := parseNetworkPrefix(n, network.Or(""))
 	if err != nil {
@@ -113,8 +115,8 @@ func parseRange(n names, network opt.Option[string], length opt.Option[int], low
 	return r, nil
 }
 
-// parseNetworkPrefix reads the network of one family. The unspecified /0 counts as empty,
-// as in flannel.
+// parseNetworkPrefix reads the network of a family. The unspecified /0 counts as empty, as
+// in flannel.
 func parseNetworkPrefix(n names, text string) (netip.Prefix, error) {
 	empty := fmt.Errorf("please define a correct %s parameter in the flannel config", n.network)
 	if text == "" {
@@ -127,7 +129,7 @@ func parseNetworkPrefix(n names, text string) (netip.Prefix, error) {
 	if p = p.Masked(); p.Bits() == 0 {
 		return netip.Prefix{}, empty
 	}
-	return p, nil
+	return p, checkNetwork(n, p)
 }
 
 // subnetLen returns the length of a node's subnet, given or by default.
@@ -149,7 +151,7 @@ func subnetLen(n names, network netip.Prefix, given opt.Option[int]) (int, error
 }
 
 // bounds returns the first and the last subnet of a network that may be handed out. The
-// very first one never is: its network address is the overlay's own.
+// very first subnet never is: its network address is the overlay's own.
 func bounds(network netip.Prefix, length int) (first, last netip.Addr) {
 	low, high := network.Addr().AsSlice(), network.Addr().AsSlice()
 	low[(length-1)/8] |= 0x80 >> ((length - 1) % 8)
@@ -161,7 +163,7 @@ func bounds(network netip.Prefix, length int) (first, last netip.Addr) {
 	return first, last
 }
 
-// bound returns one end of the range, given or by default, and checks that it lies in the
+// bound returns an end of the range, given or by default, and checks that it lies in the
 // network on a subnet's boundary.
 func bound(n names, name string, given opt.Option[string], standard netip.Addr, r Range) (netip.Addr, error) {
 	text, ok := given.Get()
@@ -181,8 +183,8 @@ func bound(n names, name string, given opt.Option[string], standard netip.Addr, 
 	return a, nil
 }
 
-// checkCapacity refuses a dual-stack network that would run out of IPv6 subnets before
-// IPv4 ones: every node needs one of each, and IPv6 space costs nothing.
+// checkCapacity refuses a dual-stack network that would run out of IPv6 subnets before IPv4
+// subnets: every node needs a subnet of each family, and IPv6 space is free.
 func checkCapacity(ranges opt.Dual[Range]) error {
 	r4, ok4 := ranges.V4.Get()
 	r6, ok6 := ranges.V6.Get()
@@ -206,8 +208,8 @@ func (r Range) Capacity() *big.Int {
 
 func number(a netip.Addr) *big.Int { return new(big.Int).SetBytes(a.AsSlice()) }
 
-// parseBackend reads the Backend object. A document without one means WireGuard: Loden has
-// no other.
+// parseBackend reads the Backend object. A document without a Backend means WireGuard: Loden
+// has no other backend.
 func parseBackend(given opt.Option[backendData]) (Backend, error) {
 	data, ok := given.Get()
 	if ok && data.Type != "wireguard" {

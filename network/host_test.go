@@ -264,9 +264,9 @@ func TestDocumentThatRoutesTheStoreIntoTheTunnelIsAProblem(t *testing.T) {
 		want            bool
 	}{
 		{"a store outside the overlay", dualDocument, "198.51.100.9", false},
-		{"half of the Internet", `{"Network":"128.0.0.0/1"}`, "198.51.100.9", true},
+		{"the public /8 of the store", `{"Network":"198.0.0.0/8"}`, "198.51.100.9", true},
 		{"a store on the LAN inside the overlay", dualDocument, "10.244.9.9", false},
-		{"a store on the LAN, overlay of half of the Internet", `{"Network":"128.0.0.0/1"}`, "192.0.2.9", false},
+		{"a store on the LAN, overlay of a public /8", `{"Network":"192.0.0.0/8"}`, "192.0.2.9", false},
 		{"a store in the overlay off the LAN", dualDocument, "10.244.10.9", true},
 		{"IPv6", dualDocument, "fd44::9", true},
 		{"a mapped address", dualDocument, "::ffff:10.244.10.9", true},

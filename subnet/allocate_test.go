@@ -161,7 +161,7 @@ func TestAllocateGivesBothFamiliesTheSameNumber(t *testing.T) {
 func TestAllocateInTheWidestRanges(t *testing.T) {
 	for _, doc := range []string{
 		`{"Network":"10.0.0.0/8","SubnetLen":30}`,
-		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2000::/4","IPv6SubnetLen":126}`,
+		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`,
 		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/8"}`,
 	} {
 		n := parse(t, doc)

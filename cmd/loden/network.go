@@ -114,6 +114,9 @@ func readNetwork(cmd *cobra.Command, file string) ([]byte, config.Network, error
 	if err != nil {
 		return nil, n, fmt.Errorf("%s: %w", file, err)
 	}
+	for _, w := range config.NetworkWarnings(data) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s: %s\n", file, w)
+	}
 	return data, n, nil
 }
 

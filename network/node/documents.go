@@ -39,6 +39,9 @@ func (d *documents) take(ctx context.Context, doc etcd.Document, err error) {
 	switch {
 	case err == nil:
 		d.log.Info().Int64("revision", doc.Revision).Msg("network document read")
+		for _, w := range config.NetworkWarnings(doc.Data) {
+			d.log.Warn().Str("reason", w).Msg("a part of the network document has no effect")
+		}
 		d.note("")
 		d.feed.setDocument(doc.Data)
 		d.keeper.setNetwork(doc.Network)

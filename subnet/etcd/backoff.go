@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/loden-net/loden/config/wait"
 )
 
 // backoff spaces attempts: 100 ms doubling to 5 s, each with jitter, so that the nodes of a
@@ -20,19 +22,7 @@ func (b *backoff) rest(began time.Time) {
 // pause waits for the next attempt or the end of ctx.
 func (b *backoff) pause(ctx context.Context) {
 	b.last = min(max(2*b.last, 100*time.Millisecond), 5*time.Second)
-	_ = wait(ctx, jitter(b.last))
-}
-
-// wait returns after d, or with ctx's error when ctx ends before.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	wait.For(ctx, jitter(b.last))
 }
 
 // jitter returns 75 to 125 % of d.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/loden-net/loden/config/wait"
 )
 
 // Two machines that were cloned, name and key and all, take one lease from each other for
@@ -50,5 +52,6 @@ func (r *Registry) pace(ctx context.Context, node string) error {
 	}
 	r.log.Warn().Str("node", node).Dur("pause", d).
 		Msg("lease acquired again and again: does another machine run with this node's name and key?")
-	return wait(ctx, d)
+	wait.For(ctx, d)
+	return ctx.Err()
 }
