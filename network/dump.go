@@ -12,7 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/backend/dump"
@@ -152,7 +151,7 @@ type kernelConn struct {
 // checking (Linux 4.20) the kernel itself filters routes by table; an older kernel sends
 // all tables, and the filter here drops the foreign tables.
 func dialKernel() (*kernelConn, error) {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // no multicast group
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}

@@ -231,7 +231,7 @@ func mustAbs(t *testing.T, path string) string {
 	return abs
 }
 
-// runtimeConfig is what a container runtime makes of hostNetwork, the two capabilities,
+// runtimeConfig is a container runtime's form of hostNetwork, the two capabilities,
 // the device and the host's directories. "ARGS" stands for the arguments, ID for a name.
 func runtimeConfig(root string) map[string]any {
 	type m = map[string]any

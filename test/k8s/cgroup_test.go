@@ -17,7 +17,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// cgroups is what the names of our groups begin with. They are the one thing that does not
+// cgroups is the prefix of the names of our groups. They are the only object that does not
 // end with the sandbox.
 const cgroups = "/loden-k8s-"
 

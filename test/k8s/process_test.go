@@ -24,7 +24,7 @@ type process struct {
 }
 
 // start starts a program that ends with the test at the latest. After a failure the end of
-// what it said is shown.
+// its output is shown.
 func start(t *testing.T, name string, cmd *exec.Cmd, log string) *process {
 	t.Helper()
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

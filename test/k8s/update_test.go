@@ -116,7 +116,7 @@ type flow struct {
 	Pause      time.Duration
 }
 
-// stream starts one. kubectl's way to the pod is that of the nodes, not of Loden.
+// stream starts a stream. kubectl reaches the pod over the nodes' network, not over Loden.
 func (p pod) stream(t *testing.T, to string) *stream {
 	t.Helper()
 	s := &stream{to: to, cmd: p.c.command("exec", "-i", p.name, "--", "/bin/pod", "stream", to, fmt.Sprint(streamRate))}

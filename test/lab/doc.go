@@ -3,7 +3,7 @@
 // the system tests are two users of it. It knows nothing of how the daemon works: it
 // starts programs, sends packets and looks at the wires.
 //
-//	             switch "underlay" (one family only)             switch "internet" (both families)
+//	             switch "underlay" (a single family)             switch "internet" (both families)
 //	  ┌───────────┬──────────┴┬───────────┐              ┌───────────┬──────┴────┬───────────┐
 //	store       node1       node2       node3          outside     node1       node2       node3
 //	eth0        eth0        eth0        eth0           eth0        eth1        eth1        eth1

@@ -23,7 +23,7 @@ import (
 // wire sees plaintext, however it is wrapped.
 const marker = "LODEN-LAB-PLAINTEXT-MARKER"
 
-// Ping sends ICMP echoes of one family between two hosts of the lab until one is answered
+// Ping sends ICMP echoes of a family between two hosts of the lab until an echo is answered
 // or ctx is done, and returns how long the answered one took. size is of the whole IP
 // packet in bytes; it is never fragmented on the way out unless the sender's MTU asks so.
 func Ping(ctx context.Context, from *sandbox.Host, to netip.Addr, size int) (time.Duration, error) {

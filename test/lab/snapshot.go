@@ -9,7 +9,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// views are the commands whose output together is what a network namespace holds. A
+// views are the commands whose output together is the content of a network namespace. A
 // command that is missing on the machine adds no line.
 var views = [][2]string{
 	{"links", "ip -d link"},

@@ -161,7 +161,7 @@ func TestNoTestIsSkippedForWhatMakeTestInstalls(t *testing.T) {
 	}
 }
 
-// isTester reports whether an expression is what tests call their testing.TB.
+// isTester reports whether an expression is the usual name of a testing.TB.
 func isTester(x ast.Expr) bool {
 	name, ok := x.(*ast.Ident)
 	return ok && (name.Name == "t" || name.Name == "b" || name.Name == "tb")

@@ -16,7 +16,7 @@ import (
 // comments of wireguard-go, etcd's raft, corerad and tailscale have 2 to 4, nebula's 6
 // (counted on 27 November 2026). The count points at sentences to rewrite; a synonym in place
 // of the word does not help the reader.
-const maxIndefinite = 35
+const maxIndefinite = 10
 
 var (
 	word       = regexp.MustCompile(`[a-z]+`)

@@ -12,7 +12,7 @@ import (
 )
 
 // TestRunningEngineIsConfined looks at the processes of both kinds of engine from outside,
-// and at what is left to them: they hand over, and end in order.
+// and at their remaining rights: they hand over, and end in order.
 func TestRunningEngineIsConfined(t *testing.T) {
 	l := newLab(t, lab.Options{Nodes: 1})
 	n := l.Nodes[0]

@@ -18,14 +18,14 @@ import (
 type badInput struct {
 	prepare  string   // shell commands on the node; "before" is the state after them
 	around   string   // shell commands in the daemon's own mount namespace, before it starts
-	document string   // network document in place of the right one
+	document string   // network document instead of the good document
 	tcp, udp string   // address that another program on the node holds
 	iface    string   // uplink in place of eth0
 	flags    []string // further flags of loden run
 	want     []string
 }
 
-// badInputs are the cases of the promise "one clear line, non-zero exit, nothing changed".
+// badInputs are the cases of the promise "a clear line, non-zero exit, no change".
 func badInputs() map[string]badInput {
 	return map[string]badInput{
 		"no ip6tables": {

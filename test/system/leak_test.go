@@ -26,7 +26,7 @@ const leakSteps = 220
 //
 // Two nets keep traffic in: the unreachable route and the guard. The schedule is root, and
 // root could take both away; it takes the second only once the daemon has put the first
-// back. What happens without both is the control at the end.
+// back. The control at the end shows the wire without both.
 func TestNothingLeaksWhateverHappens(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("LODEN_SEED"), 10, 64); err == nil {

@@ -16,7 +16,7 @@ func TestEveryPodReachesEveryPodAndTheOutsideEncrypted(t *testing.T) {
 			t.Run(fmt.Sprintf("%s over %s", families, underlay), func(t *testing.T) {
 				l := upLab(t, lab.Options{Nodes: 3, Pods: 2, Families: families, Underlay: underlay, Engines: []string{"auto", "loden", "wireguard-go"}})
 				v := verdict(t, l)
-				// 6 pods ask the 5 others and the outside in each family.
+				// 6 pods ask the 5 other pods and the outside in each family.
 				want := 6 * 5 * len(families.List())
 				if len(v.Paths) != want || len(v.Exits) != 6*len(families.List()) {
 					t.Errorf("%d paths and %d exits tried, want %d and %d", len(v.Paths), len(v.Exits), want, 6*len(families.List()))

@@ -11,7 +11,7 @@ import (
 
 // plaintextDaemon stands in for `loden`: it gives the node the same addresses, routes and
 // masquerade, but without a tunnel. What the lab says of it is the control of everything
-// the lab says of the real one.
+// the lab's verdict on the real cluster.
 const plaintextDaemon = `#!/bin/sh
 set -e
 [ "$1" = run ] || exit 0
@@ -42,7 +42,7 @@ exec sleep 3600
 `
 
 // TestLabTellsPlaintextFromTunnel is the positive control: pods reach each other over the
-// same wires by plain routes, and every such path must be told apart.
+// same wires by plain routes, and the lab must recognise every path as plaintext.
 func TestLabTellsPlaintextFromTunnel(t *testing.T) {
 	bin := t.TempDir()
 	for _, p := range []string{"loden-cni", "etcd", "cni"} {

@@ -8,8 +8,8 @@ import (
 )
 
 // TestTwentyRestartsLoseNoPacket ends and starts the daemon of both nodes, ten times by
-// SIGTERM and ten times by SIGKILL, under 1,000 packets a second in each direction, one in
-// IPv4 and one in IPv6.
+// SIGTERM and ten times by SIGKILL, under 1,000 packets a second in each direction, in
+// IPv4 and in IPv6.
 func TestTwentyRestartsLoseNoPacket(t *testing.T) {
 	l := upLab(t, lab.Options{Nodes: 2, Pods: 1, Engines: []string{"wireguard-go", "loden"}})
 	a, b := l.Nodes[0], l.Nodes[1]

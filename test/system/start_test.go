@@ -207,7 +207,7 @@ func settle(t *testing.T, n *lab.Node) {
 	})
 }
 
-// noChange waits for nothing: a node that is ready has nothing left to change. more are
+// noChange waits until a ready node has no change left. more are
 // further flags that its daemon was started with.
 func noChange(t *testing.T, n *lab.Node, more ...string) {
 	t.Helper()

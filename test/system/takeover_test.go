@@ -17,8 +17,8 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// traffic sends 1,000 packets a second in each direction, one in IPv4 and one in IPv6, for
-// a second or longer. The function it returns ends that and gives what became of it.
+// traffic sends 1,000 packets a second in each direction, in IPv4 and in IPv6, for
+// a second or longer. The returned function ends the traffic and returns its account.
 func traffic(t *testing.T, a, b *lab.Pod) (end func() []lab.Flow) {
 	t.Helper()
 	streams := []lab.Stream{

@@ -62,7 +62,7 @@ func TestRunWaitsForStoreAndForDocumentAndSaysSoOnce(t *testing.T) {
 }
 
 // TestOtherCommandsEndInTimeWithoutStore wants every command that asks etcd to give up by
-// itself, with one line on standard error.
+// itself, with a single line on standard error.
 func TestOtherCommandsEndInTimeWithoutStore(t *testing.T) {
 	l := newLab(t, lab.Options{Nodes: 1})
 	n := l.Nodes[0]

@@ -1,6 +1,6 @@
 // Registry measures what leases cost in etcd, Loden's way and flannel's, side by side in
-// one run against one etcd: many nodes that join at once, one more node in a large
-// cluster, and what a node that follows them hears and keeps in memory.
+// a single run against an etcd: many nodes that join at once, a further node in a large
+// cluster, and the traffic and memory of a node that follows them.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Command cri makes pods through a container runtime's CRI socket, as kubelet does, and
-// prints what it learns as JSON. It is for tests: it knows one image and one container a
+// prints the answers as JSON. It is for tests: it knows a single image and a single container a
 // pod.
 //
 //	cri SOCKET run NAME IMAGE HOSTPORT COMMAND...   # {"pod":…,"container":…,"ips":[…]}
