@@ -15,15 +15,20 @@ import (
 // without a clock; each method returns the next state. The zero RemovalHold holds removals
 // back for no time at all: set Hold.
 //
-//	         few removed, or released         more than max(3, 20 %) removed within Step
+//	         few removed                      more than max(3, 20 %) removed within Step
 //	quiet ------------------------> quiet ------------------------------------------> holding
 //	holding --- leases back, or their subnet, name or key in a newer lease ---> quiet
 //	holding --- Hold has passed, or Confirm ---> removed
+//
+// A lease that its node gives back (Lease.Leaving) is removed at once also while other leases
+// are held, but it counts: any writer of the store can mark leases so, and would empty a
+// cluster past the hold otherwise.
 type RemovalHold struct {
 	Hold time.Duration // how long vanished leases are held
 
 	shown  []Lease   // the leases that Next returned last
 	recent []removal // removals that were let through within the last Step
+	left   []removal // the same of leases that were given back
 	held   []removal // removals that are held back
 }
 
@@ -48,12 +53,18 @@ func NewRemovalHold(hold time.Duration, shown []Lease) RemovalHold {
 // snapshot may pass again so that elapsed time has its effect.
 func (h RemovalHold) Next(now time.Time, s Snapshot) (RemovalHold, Snapshot) {
 	stored := index(s.Leases)
-	recent := slices.Concat(h.recent, h.missing(now, s, stored))
-	h.recent = slices.DeleteFunc(recent, func(r removal) bool { return now.Sub(r.at) >= Step || stored.replaces(r.lease) })
+	vanished, left := h.missing(now, s, stored)
+	past := func(r removal) bool { return now.Sub(r.at) >= Step || stored.replaces(r.lease) }
+	h.recent = slices.DeleteFunc(slices.Concat(h.recent, vanished), past)
+	h.left = slices.DeleteFunc(slices.Concat(h.left, left), past)
 	h.held = slices.DeleteFunc(slices.Clone(h.held), func(r removal) bool { return now.Sub(r.at) >= h.Hold || stored.replaces(r.lease) })
-	total := len(s.Leases) + len(h.recent) + len(h.held)
-	if len(h.held) > 0 || len(h.recent) > max(3, total/5) {
+	total := len(s.Leases) + len(h.recent) + len(h.left) + len(h.held)
+	many := len(h.recent)+len(h.left) > max(3, total/5)
+	if many || len(h.held) > 0 {
 		h.held, h.recent = append(h.held, h.recent...), nil
+	}
+	if many {
+		h.held, h.left = append(h.held, h.left...), nil
 	}
 	out := s
 	out.Leases = slices.Clone(s.Leases)
@@ -65,27 +76,31 @@ func (h RemovalHold) Next(now time.Time, s Snapshot) (RemovalHold, Snapshot) {
 	return h, out
 }
 
-// missing returns the leases that were shown, are absent from s, were not released in an
-// orderly way, and are not held already.
-func (h RemovalHold) missing(now time.Time, s Snapshot, stored leaseIndex) []removal {
+// missing returns the leases that were shown, are absent from s, and are not held already:
+// the leases that vanished, and the leases that their nodes gave back.
+func (h RemovalHold) missing(now time.Time, s Snapshot, stored leaseIndex) (vanished, left []removal) {
 	if len(h.shown) == len(s.Leases) && slices.Equal(h.shown, s.Leases) {
-		return nil
+		return nil, nil
 	}
+	released := map[opt.Dual[netip.Prefix]]bool{}
 	for _, key := range s.Released {
 		if subnets, err := ParseKey(key); err == nil {
-			stored.leases[subnets] = true
+			released[subnets] = true
 		}
 	}
 	for _, r := range h.held {
 		stored.leases[r.lease.Subnets] = true
 	}
-	var out []removal
 	for _, l := range h.shown {
-		if !l.Leaving && !stored.leases[l.Subnets] {
-			out = append(out, removal{l, now})
+		switch {
+		case stored.leases[l.Subnets]:
+		case l.Leaving || released[l.Subnets]:
+			left = append(left, removal{l, now})
+		default:
+			vanished = append(vanished, removal{l, now})
 		}
 	}
-	return out
+	return vanished, left
 }
 
 // leaseIndex finds the leases of a snapshot by subnets, node name and key.
@@ -140,7 +155,7 @@ func (h RemovalHold) Held() ([]Lease, time.Time) {
 // returns a snapshot without them.
 func (h RemovalHold) Confirm() RemovalHold {
 	confirmed := h.held
-	h.held, h.recent = nil, nil
+	h.held, h.recent, h.left = nil, nil, nil
 	h.shown = slices.DeleteFunc(slices.Clone(h.shown), func(l Lease) bool {
 		return slices.ContainsFunc(confirmed, func(r removal) bool { return r.lease == l })
 	})

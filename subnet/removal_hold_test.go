@@ -41,17 +41,25 @@ func TestRemovalHold(t *testing.T) {
 	for _, l := range all {
 		released = append(released, subnet.FormatKey(l.Subnets))
 	}
+	leaving := slices.Clone(all)
+	for i := range leaving {
+		leaving[i].Leaving = true
+	}
 	cases := map[string][]step{
-		"lets a few go at once":           {{snapshot: snap(gone(4)), shown: 16}},
-		"holds more than a fifth":         {{snapshot: snap(gone(5)), shown: 20}},
-		"holds an emptied store":          {{snapshot: snap(nil), shown: 20}},
-		"lets go after the hold":          {{snapshot: snap(nil), shown: 20}, {after: hold - 1, snapshot: snap(nil), shown: 20}, {after: 1, snapshot: snap(nil), shown: 0}},
-		"lets go at the operator's word":  {{snapshot: snap(nil), shown: 20}, {confirm: true, snapshot: snap(nil), shown: 0}, {after: hold, snapshot: snap(nil), shown: 0}},
-		"holds none that were released":   {{snapshot: subnet.Snapshot{Released: released}, shown: 0}},
-		"adds up removals close together": {{snapshot: snap(gone(3)), shown: 17}, {after: time.Second, snapshot: snap(gone(6)), shown: 17 + 3}},
-		"not removals far apart":          {{snapshot: snap(gone(3)), shown: 17}, {after: subnet.Step, snapshot: snap(gone(6)), shown: 14}},
-		"forgets when all are back":       {{snapshot: snap(nil), shown: 20}, {after: time.Second, snapshot: snap(all), shown: 20}, {after: hold, snapshot: snap(gone(2)), shown: 18}},
-		"new leases while holding":        {{snapshot: snap(nil), shown: 20}, {snapshot: snap(crowd(t, 25)[20:]), shown: 25}},
+		"lets a few go at once":                {{snapshot: snap(gone(4)), shown: 16}},
+		"holds more than a fifth":              {{snapshot: snap(gone(5)), shown: 20}},
+		"holds an emptied store":               {{snapshot: snap(nil), shown: 20}},
+		"lets go after the hold":               {{snapshot: snap(nil), shown: 20}, {after: hold - 1, snapshot: snap(nil), shown: 20}, {after: 1, snapshot: snap(nil), shown: 0}},
+		"lets go at the operator's word":       {{snapshot: snap(nil), shown: 20}, {confirm: true, snapshot: snap(nil), shown: 0}, {after: hold, snapshot: snap(nil), shown: 0}},
+		"lets few go that were released":       {{snapshot: subnet.Snapshot{Leases: gone(4), Released: released[:4]}, shown: 16}},
+		"holds many that were released":        {{snapshot: subnet.Snapshot{Leases: gone(5), Released: released}, shown: 20}},
+		"holds many that say they leave":       {{snapshot: snap(leaving), shown: 20}, {after: subnet.Step, snapshot: snap(leaving[15:]), shown: 20}},
+		"lets a leaving node go while holding": {{snapshot: snap(gone(5)), shown: 20}, {after: subnet.Step, snapshot: subnet.Snapshot{Leases: gone(6), Released: released[5:6]}, shown: 19}},
+		"adds up leaving and vanished nodes":   {{snapshot: subnet.Snapshot{Leases: gone(3), Released: released[:3]}, shown: 17}, {snapshot: snap(gone(6)), shown: 17 + 3 - 3 + 3}},
+		"adds up removals close together":      {{snapshot: snap(gone(3)), shown: 17}, {after: time.Second, snapshot: snap(gone(6)), shown: 17 + 3}},
+		"not removals far apart":               {{snapshot: snap(gone(3)), shown: 17}, {after: subnet.Step, snapshot: snap(gone(6)), shown: 14}},
+		"forgets when all are back":            {{snapshot: snap(nil), shown: 20}, {after: time.Second, snapshot: snap(all), shown: 20}, {after: hold, snapshot: snap(gone(2)), shown: 18}},
+		"new leases while holding":             {{snapshot: snap(nil), shown: 20}, {snapshot: snap(crowd(t, 25)[20:]), shown: 25}},
 		"a held subnet has a new holder": {{snapshot: snap(nil), shown: 20}, {snapshot: snap([]subnet.Lease{
 			peer(t, "other", "10.5.0.0-24", 99, 500)}), shown: 20}},
 		"a held node has a new subnet": {{snapshot: snap(nil), shown: 20}, {snapshot: snap([]subnet.Lease{
