@@ -76,6 +76,7 @@ func (o Options) engine(n int) string {
 // The ports the lab expects on the underlay.
 const (
 	WireGuardPort = 51820
+	MovedPort     = 51900 // after a test changed the document
 	etcdPort      = 2379
 	answerPort    = 7 // of the outside host's answer service
 )

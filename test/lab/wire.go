@@ -177,13 +177,16 @@ func onUnderlay(p sandbox.Packet) Kind {
 		return Neighbour
 	case !within(underlay(), p):
 		return Unexpected
-	case p.Protocol == unix.IPPROTO_UDP && p.SrcPort == WireGuardPort && p.DstPort == WireGuardPort:
+	case p.Protocol == unix.IPPROTO_UDP && tunnelPort(p.SrcPort) && tunnelPort(p.DstPort):
 		return Tunnel
 	case p.Protocol == unix.IPPROTO_TCP && (p.SrcPort == etcdPort || p.DstPort == etcdPort):
 		return Etcd
 	}
 	return Unexpected
 }
+
+// tunnelPort reports whether WireGuard uses the port, in a lab whose document may move it.
+func tunnelPort(port uint16) bool { return port == WireGuardPort || port == MovedPort }
 
 // onInternet returns the kind of a frame on the way to the outside.
 func onInternet(p sandbox.Packet) Kind {
