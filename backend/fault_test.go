@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -265,4 +266,53 @@ func readLog(t *testing.T, n *node) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// After a crash the peer still sends by the session that the engine lost. Before the new engine
+// began a handshake by itself, that went on for 15 s.
+func TestPacketsOfAPeerArriveAtOnceAfterACrash(t *testing.T) {
+	for _, kind := range []string{"loden", "wireguard-go"} {
+		t.Run(kind, func(t *testing.T) {
+			a, b := pair(t)
+			a.start(kind)
+			b.start(kind)
+			connect(a, b, opt.V4)
+			b.reaches(a)
+			a.killEngine(syscall.SIGKILL)
+			a.apply(opt.Some(a.config(b.peer(opt.V4))))
+			sandboxtest.Until(t, 3*time.Second, "an answer to the peer", func() error {
+				return b.Run("ping", "-c1", "-W1", a.addresses().V4.Or(netip.Addr{}).String())
+			})
+		})
+	}
+}
+
+func TestStatusTellsOfAnEndpointThatTheKernelRoutesIntoTheTunnel(t *testing.T) {
+	a, b := pair(t)
+	a.start("loden")
+	b.start("loden")
+	looped := b.peer(opt.V4)
+	looped.Endpoint = netip.MustParseAddrPort("10.244.2.9:51820")
+	want := opt.Some(a.config(looped))
+	a.apply(want)
+	a.route()
+	a.ask(request{Op: "plan", Want: want})
+	if s := a.status(); len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Reason, "endpoint 10.244.2.9:51820 is routed into the tunnel itself") {
+		t.Errorf("problems: %+v", s.Problems)
+	}
+	a.must("ip", "route", "add", "10.244.2.9/32", "via", "192.0.2.2")
+	a.ask(request{Op: "plan", Want: want})
+	if s := a.status(); len(s.Problems) != 0 {
+		t.Errorf("problems after the remedy: %+v", s.Problems)
+	}
+}
+
+func TestInterfaceGetsIPv6WhereNewInterfacesBeginWithoutIt(t *testing.T) {
+	a := newNode(t, 1)
+	a.must("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+	a.start("loden")
+	a.apply(opt.Some(a.config()))
+	if out := a.must("ip", "-6", "addr", "show", "dev", iface); !strings.Contains(out, "fd44:1::/128") {
+		t.Errorf("addresses:\n%s", out)
+	}
 }
