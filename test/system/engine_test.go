@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -35,7 +36,6 @@ func lost(t *testing.T, flows []lab.Flow) (gap time.Duration) {
 // seconds, and answers for its status meanwhile.
 func TestHungEngineIsReplacedUnderTraffic(t *testing.T) {
 	l := upLab(t, lab.Options{Nodes: 2, Pods: 1, Engines: []string{"wireguard-go", "loden"}})
-	verdict(t, l)
 	for _, n := range l.Nodes {
 		end := traffic(t, l.Nodes[0].Pods[0], l.Nodes[1].Pods[0])
 		hung := enginePID(t, n)
@@ -58,7 +58,11 @@ func TestHungEngineIsReplacedUnderTraffic(t *testing.T) {
 		if err := n.Serving(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		verdict(t, l) // packets arrive again
+		// No verdict: meanwhile the kernel refused packets to the closed port by ICMP, on the wire.
+		sandboxtest.Until(t, 5*time.Second, "packets between the pods", func() error {
+			_, err := lab.Ping(t.Context(), l.Nodes[0].Pods[0].Host, l.Nodes[1].Pods[0].Addrs.V4.Or(netip.Addr{}), 56)
+			return err
+		})
 		if gap := lost(t, end()); gap > 12*time.Second {
 			t.Errorf("%s: %v without a packet", n.Name, gap)
 		}
@@ -68,18 +72,43 @@ func TestHungEngineIsReplacedUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestListenPortChangesUnderTraffic puts a network document with another ListenPort under
-// 1,000 packets a second in each direction: every node follows the new publication of its
-// peers although their sessions are fresh.
-func TestListenPortChangesUnderTraffic(t *testing.T) {
+// TestListenPortChangesWhileSessionsAreFresh puts network documents with another ListenPort,
+// first under 1,000 packets a second in each direction, then while no packet is under way, so
+// that no peer learns the new port from a packet.
+func TestListenPortChangesWhileSessionsAreFresh(t *testing.T) {
 	l := upLab(t, lab.Options{Nodes: 2, Pods: 1, Engines: []string{"wireguard-go", "loden"}})
 	verdict(t, l)
 	end := traffic(t, l.Nodes[0].Pods[0], l.Nodes[1].Pods[0])
+	movePort(t, l, lab.MovedPort)
+	if gap := lost(t, end()); gap > 3*time.Second {
+		t.Errorf("%v without a packet", gap)
+	}
+	movePort(t, l, lab.WireGuardPort)
+	begun := time.Now()
+	end = traffic(t, l.Nodes[0].Pods[0], l.Nodes[1].Pods[0])
+	for _, n := range l.Nodes {
+		sandboxtest.Until(t, 3*time.Second, "the new port of the peer", func() error {
+			peers, err := n.Output("wg", "show", "loden0", "endpoints")
+			if err == nil && !strings.HasSuffix(strings.TrimSpace(peers), fmt.Sprintf(":%d", lab.WireGuardPort)) {
+				err = errors.New(peers)
+			}
+			return err
+		})
+	}
+	t.Logf("both nodes use the new port after %v", time.Since(begun))
+	if gap := lost(t, end()); gap > 3*time.Second {
+		t.Errorf("%v without a packet", gap)
+	}
+}
+
+// movePort puts a document with the port, and waits until both nodes listen on it.
+func movePort(t *testing.T, l *lab.Lab, port int) {
+	t.Helper()
 	var document map[string]any
 	if err := json.Unmarshal(lab.Document(lab.Dual), &document); err != nil {
 		t.Fatal(err)
 	}
-	document["Backend"] = map[string]any{"Type": "wireguard", "ListenPort": lab.MovedPort}
+	document["Backend"] = map[string]any{"Type": "wireguard", "ListenPort": port}
 	data, err := json.Marshal(document)
 	if err != nil {
 		t.Fatal(err)
@@ -88,18 +117,13 @@ func TestListenPortChangesUnderTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range l.Nodes {
-		sandboxtest.Until(t, 10*time.Second, "the new port on both ends", func() error {
+		sandboxtest.Until(t, 10*time.Second, "the new port", func() error {
 			own, err := n.Output("wg", "show", "loden0", "listen-port")
-			peers, err2 := n.Output("wg", "show", "loden0", "endpoints")
-			if strings.TrimSpace(own) != "51900" || !strings.HasSuffix(strings.TrimSpace(peers), ":51900") {
-				return errors.Join(fmt.Errorf("%s listens on %s, peers %s", n.Name, own, peers), err, err2)
+			if err == nil && strings.TrimSpace(own) != fmt.Sprint(port) {
+				err = fmt.Errorf("%s listens on %s", n.Name, own)
 			}
-			return nil
+			return err
 		})
-	}
-	verdict(t, l)
-	if gap := lost(t, end()); gap > 3*time.Second {
-		t.Errorf("%v without a packet", gap)
 	}
 }
 
@@ -129,6 +153,7 @@ func TestRestartFromAnOldCopyOnDiskLosesNoPacket(t *testing.T) {
 		}
 	}
 	verdict(t, l)
+	earlier := len(a.Daemon().Log()) // in which the peer is deleted, rightly
 	for round := range 3 {
 		end := traffic(t, a.Pods[0], b.Pods[0])
 		if err := a.Stop(syscall.SIGKILL); err != nil {
@@ -143,7 +168,8 @@ func TestRestartFromAnOldCopyOnDiskLosesNoPacket(t *testing.T) {
 		lost(t, flows)
 		nothingLost(t, flows)
 	}
-	if log := a.Daemon().Log(); !strings.Contains(log, "starting from the leases on disk") || strings.Contains(log, `"verb":"delete"`) {
-		t.Errorf("the daemon did not start from the copy on disk, or deleted a peer:\n%s", a.Daemon().Tail(20))
+	log := a.Daemon().Log()[earlier:]
+	if strings.Count(log, "starting from the leases on disk") != 3 || strings.Contains(log, `"verb":"delete"`) {
+		t.Errorf("the daemon did not start from the copy on disk, or deleted a peer:\n%s", log)
 	}
 }
