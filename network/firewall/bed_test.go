@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// bed is one way to hold rules: a back-end, and the variant that the host's rules are in.
+// bed is a driver, and the variant that the host's rules are in.
 type bed struct {
 	name    string
 	backend string
@@ -63,7 +63,7 @@ func onEachAtOnce(t *testing.T, test func(t *testing.T, b bed)) {
 	}
 }
 
-// fresh moves the test, and all it starts, into a new network namespace, which ends with
+// fresh moves the test, and the processes it starts, into a new network namespace, which ends with
 // the test: its thread is never used again.
 func fresh(t testing.TB) {
 	t.Helper()
@@ -74,8 +74,8 @@ func fresh(t testing.TB) {
 	shell(t, "ip link set lo up")
 }
 
-// prepare leaves a rule of somebody else's in the old packet filter where the bed is one
-// of its hosts.
+// prepare leaves a rule of another program in the old packet filter where the bed is a host
+// of iptables-legacy.
 func (b bed) prepare(t testing.TB) {
 	if b.legacy {
 		shell(t, "iptables-legacy -t mangle -A INPUT -j ACCEPT; ip6tables-legacy -t mangle -A INPUT -j ACCEPT")
@@ -106,7 +106,7 @@ func (b bed) openAs(t testing.TB, tunnel string) *firewall.Firewall {
 	return f
 }
 
-// shell runs a script where the test is and returns what it printed.
+// shell runs a script in the test's namespace and returns its output.
 func shell(t testing.TB, script string) string {
 	t.Helper()
 	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-ec", script).CombinedOutput()
@@ -116,7 +116,7 @@ func shell(t testing.TB, script string) string {
 	return string(out)
 }
 
-// ruleset is everything that the kernel holds, counters apart.
+// ruleset is every rule that the kernel holds, counters apart.
 func ruleset(t testing.TB) string {
 	t.Helper()
 	return shell(t, `nft -s list ruleset
@@ -124,8 +124,8 @@ func ruleset(t testing.TB) string {
 		for t in $(cat /proc/thread-self/net/ip6_tables_names); do ip6tables-legacy -t $t -S; done`)
 }
 
-// holds is the ruleset of one family and back-end as its own tool lists it, counters
-// apart: one process, for tests that look often.
+// holds is the ruleset of a family and driver as its own tool lists it, counters apart: a
+// single process, for tests that look often.
 func (b bed) holds(t testing.TB, f opt.Family) string {
 	t.Helper()
 	args := []string{b.tool(f) + "-save"}
@@ -146,7 +146,7 @@ func (b bed) holds(t testing.TB, f opt.Family) string {
 	return strings.Join(lines, "\n")
 }
 
-// apply runs the changes to want and checks that nothing is left to do.
+// apply runs the changes to want and checks that no change is left.
 func apply(t testing.TB, f *firewall.Firewall, want firewall.Config) []diff.Change {
 	t.Helper()
 	changes, err := f.Changes(t.Context(), want)
@@ -177,7 +177,7 @@ func scopes() opt.Dual[firewall.Scope] {
 	}
 }
 
-// policy is what most tests wish.
+// policy is the policy of most tests.
 func policy() firewall.Policy {
 	return firewall.Policy{
 		Masq: true, RandomFully: true, Forward: true,
@@ -188,7 +188,7 @@ func policy() firewall.Policy {
 // whole is the configuration of a dual-stack node with everything on.
 func whole() firewall.Config { return policy().Config("loden0", scopes()) }
 
-// only leaves one command in PATH findable, beside what a shell needs, and counts calls.
+// only leaves the given commands findable in PATH, and counts their calls.
 // It returns the directory; calls are lines of the file "calls" in it.
 func only(t testing.TB, commands ...string) string {
 	t.Helper()

@@ -8,7 +8,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Config holds everything that the rules are made from. It is comparable with == and holds no
+// Config holds the inputs of the rules. It is comparable with == and holds no
 // pointer; the zero value desires no rule of Loden's.
 type Config struct {
 	Masq    opt.Dual[Masquerading] // families that are masqueraded
@@ -16,7 +16,7 @@ type Config struct {
 	Guard   Guard
 }
 
-// Masquerading is everything that the masquerade of one family depends on.
+// Masquerading holds the inputs of the masquerade of a family.
 type Masquerading = rule.Masquerading
 
 // Mode says how the guard treats overlay packets outside the tunnel.
@@ -41,7 +41,7 @@ type Guard struct {
 	Except  set.Prefixes // underlay prefixes inside the overlay network
 }
 
-// desired is the desired rule lists of one family, by place; a place without rules is absent.
+// desired is the desired rule lists of a family, by place; a place without rules is absent.
 type desired map[rule.Place]rule.List
 
 // empty reports whether no rule is desired.
@@ -55,7 +55,7 @@ func (d desired) at(p rule.Place) opt.Option[rule.List] {
 	return opt.None[rule.List]()
 }
 
-// only returns the desired lists of one part.
+// only returns the desired lists of a part.
 func (d desired) only(part string) desired {
 	out := desired{}
 	for _, p := range places(part) {
@@ -93,7 +93,7 @@ func (c Config) empty(f opt.Family) bool {
 	return !c.Masq.Of(f).Present() && !c.Forward.Of(f).Present() && !guarded
 }
 
-// desired makes the rules of one family.
+// desired makes the rules of a family.
 func (c Config) desired(f opt.Family) desired {
 	d := desired{}
 	masq := c.Masq.Of(f)

@@ -7,7 +7,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// driver lists and changes the rules of one implementation of the packet filter.
+// driver lists and changes the rules of an implementation of the packet filter.
 type driver interface {
 	name() string
 	// ready reports a missing tool, with the remedy.

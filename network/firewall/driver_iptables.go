@@ -59,7 +59,7 @@ func newIPTables(k *kernel) *iptablesDriver {
 	return d
 }
 
-// chooseCommand chooses the variant of one family by the rules that the host has.
+// chooseCommand chooses the variant of a family by the rules that the host has.
 func (d *iptablesDriver) chooseCommand(f opt.Family) (iptables.Command, error) {
 	nft, err := d.kernel.fingerprint(iptables.NFT, f)
 	if err != nil {
@@ -149,7 +149,7 @@ func (d *iptablesDriver) changes(ctx context.Context, f opt.Family, want desired
 	return changes, nil
 }
 
-// compare finds the difference in one part and makes it one change: one restore.
+// compare finds the difference in a part and makes a single change of it, with a single restore.
 func (d *iptablesDriver) compare(tool *iptables.Tool, s iptables.Snapshot, f opt.Family, part string, want desired) (diff.Change, bool) {
 	o := observed{family: f, part: part, current: want.scope(part), inSync: true}
 	var input string

@@ -83,7 +83,7 @@ func TestRuleInsertedBeforeOursIsSeenAndPassed(t *testing.T) {
 			})
 			w.pass(t)
 		}
-		// Nothing of another program was removed.
+		// No rule of another program was removed.
 		if rules := on(t, w.node, b.tool(opt.V4)+" -S FORWARD"); strings.Count(rules, "REJECT") != 1 {
 			t.Errorf("FORWARD:\n%s", rules)
 		}
@@ -113,7 +113,7 @@ func TestRulesThatSparePodsMayStandBeforeOurs(t *testing.T) {
 	})
 }
 
-// foreign are base chains of other programs that drop what pods forward, as nft scripts.
+// foreign are base chains of other programs that drop packets of pods, as nft scripts.
 func foreign() map[string]string {
 	return map[string]string{
 		"inet firewalld filter_FORWARD": `table inet firewalld { chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept;
@@ -166,7 +166,7 @@ func problems(t *testing.T, w world, f *firewall.Firewall, c firewall.Config) (f
 	return found
 }
 
-// TestChainsThatMayLetPodsPassAreNoProblem: what cannot be judged is not reported.
+// TestChainsThatMayLetPodsPassAreNoProblem: a chain that cannot be judged is not reported.
 func TestChainsThatMayLetPodsPassAreNoProblem(t *testing.T) {
 	fresh(t)
 	f, err := firewall.Open(t.Context(), firewall.Options{Backend: "nftables"})

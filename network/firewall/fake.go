@@ -127,7 +127,7 @@ func (d fakeDriver) changes(_ context.Context, f opt.Family, want desired) ([]di
 	return changes, nil
 }
 
-// set makes one part of a family as desired.
+// set makes a part of a family as desired.
 func (d fakeDriver) set(f opt.Family, part string, want desired) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -23,7 +23,7 @@ import (
 
 // The rule types, under the names that callers use.
 type (
-	// Scope holds the prefixes that the rules of one family are made from.
+	// Scope holds the prefixes that the rules of a family are made from.
 	Scope = rule.Scope
 	// Mark is a packet mark with its mask.
 	Mark = rule.Mark
@@ -48,7 +48,7 @@ type Firewall struct {
 	chosen    driver
 	leftovers []leftover // of drivers that may hold rules of an earlier run
 
-	mu sync.Mutex // one comparison or change at a time
+	mu sync.Mutex // serialises comparisons and changes
 }
 
 // Name returns the driver with its variant, for a reader: "iptables (nft)".
@@ -87,7 +87,7 @@ func (f *Firewall) Changes(ctx context.Context, want Config) ([]diff.Change, err
 	return f.locked(append(order(own), old...)), errors.Join(errs...)
 }
 
-// locked makes the changes run one at a time.
+// locked makes the changes run in sequence.
 func (f *Firewall) locked(changes []diff.Change) []diff.Change {
 	for i := range changes {
 		run := changes[i].Run
@@ -100,7 +100,7 @@ func (f *Firewall) locked(changes []diff.Change) []diff.Change {
 	return changes
 }
 
-// familyChanges compares one family by the chosen driver.
+// familyChanges compares a family by the chosen driver.
 func (f *Firewall) familyChanges(ctx context.Context, family opt.Family, want Config) ([]diff.Change, error) {
 	if err := want.check(family); err != nil {
 		return nil, err

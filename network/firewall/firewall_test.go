@@ -31,7 +31,7 @@ func TestSecondComparisonIsEmptyAndDownLeavesTheNamespaceAsFound(t *testing.T) {
 		if !slices.Equal(names, want) {
 			t.Errorf("first start:\n%s\nwant:\n%s", strings.Join(names, "\n"), strings.Join(want, "\n"))
 		}
-		// Another process finds nothing to do either: nothing is remembered.
+		// Another process finds no difference either: the state is in the kernel.
 		if changes, err := b.open(t).Changes(t.Context(), whole()); err != nil || len(changes) != 0 {
 			t.Errorf("another process would: %v, %v", changes, err)
 		}

@@ -2,6 +2,7 @@ package firewall_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,8 +43,8 @@ func count(t *testing.T, w world, fw *firewall.Firewall, c firewall.Config, f op
 }
 
 // TestGuardKeepsOverlayAddressesOffTheUplink takes the tunnel away and routes the overlay
-// over the uplink, as a node without its daemon may: nothing may pass, in any direction,
-// and what is no overlay traffic must.
+// over the uplink, as on a node without its daemon: no overlay packet may pass, in any direction,
+// and traffic of the underlay must pass.
 func TestGuardKeepsOverlayAddressesOffTheUplink(t *testing.T) {
 	onEachWorld(t, func(t *testing.T, b bed, w world) {
 		for _, h := range []*sandbox.Host{w.pod, w.node, w.outside, w.far} {
@@ -124,7 +125,7 @@ func TestGuardLetsRoutedPodsSpeakWithTheOutside(t *testing.T) {
 	})
 }
 
-// TestGuardThatWarnsCountsAndLetsPass: what enforcing drops, warning only counts.
+// TestGuardThatWarnsCountsAndLetsPass: in mode warn the guard only counts the packets that enforce drops.
 func TestGuardThatWarnsCountsAndLetsPass(t *testing.T) {
 	onEachWorld(t, func(t *testing.T, b bed, w world) {
 		echo(t, w.pod)
@@ -159,5 +160,49 @@ func TestGuardSparesAnUnderlayInsideTheOverlaysRange(t *testing.T) {
 		must(t, w.pod, question{to: "192.0.2.9"})
 		refused(t, w, fw, c, "underlay to pod in clear", w.outside, question{from: "10.244.80.9", to: "10.244.1.2"}, opt.V4, false)
 		refused(t, w, fw, c, "underlay to pod in clear", w.outside, question{from: "fd44:0:0:80::9", to: "fd44:0:0:1::2"}, opt.V6, false)
+	})
+}
+
+// TestGuardRefusesOwnPodSourcesFromEachKindOfLink: a host on any link that leads off the node poses as a
+// pod of this node (C12). Which links lead off the node is the observation's to say; the guard holds for
+// each kind by its name.
+func TestGuardRefusesOwnPodSourcesFromEachKindOfLink(t *testing.T) {
+	onEachWorld(t, func(t *testing.T, b bed, w world) {
+		links := []struct{ name, node, outside string }{
+			{name: "nic1"}, // a second network card on a LAN without a default route
+			{name: "br2", node: "ip link add br2 type bridge; ip link set port2 master br2"},
+			{name: "vx3", node: "ip link add vx3 type vxlan id 7 remote 192.0.2.9 dstport 4789 dev eth0",
+				outside: "ip link add vx3 type vxlan id 7 remote 192.0.2.1 dstport 4789 dev eth0"},
+		}
+		for node, outside := range map[string]string{"nic1": "nic1", "port2": "br2"} {
+			if err := sandbox.Wire(w.node, node, w.outside, outside); err != nil {
+				t.Fatal(err)
+			}
+		}
+		on(t, w.outside, "ip addr add 10.244.1.77 dev lo; ip addr add fd44:0:0:1::77 dev lo")
+		known := policy()
+		known.Uplinks = set.NewNames("eth0", "nic1", "br2", "vx3")
+		for i, l := range links {
+			on(t, w.node, fmt.Sprintf("%s\nip link set %[2]s up; ip addr add 10.50.%[3]d.1/24 dev %[2]s; ip addr add fd50:%[3]d::1/64 dev %[2]s nodad", l.node, l.name, i))
+			on(t, w.outside, fmt.Sprintf("%s\nip link set %[2]s up; ip addr add 10.50.%[3]d.9/24 dev %[2]s; ip addr add fd50:%[3]d::9/64 dev %[2]s nodad", l.outside, l.name, i))
+			// Neighbours are known: the test is about the guard, not about discovery with a pod's source address.
+			mac := strings.Fields(on(t, w.node, "ip -br link show "+l.name))[2]
+			on(t, w.outside, fmt.Sprintf("ip neigh replace 10.50.%[1]d.1 lladdr %[2]s dev %[3]s nud permanent; ip neigh replace fd50:%[1]d::1 lladdr %[2]s dev %[3]s nud permanent", i, mac, l.name))
+			on(t, w.outside, fmt.Sprintf("ip route replace 10.244.1.2 via 10.50.%d.1; ip -6 route replace fd44:0:0:1::2 via fd50:%[1]d::1", i))
+			for _, c := range []firewall.Config{policy().Config("loden0", scopes()), known.Config("loden0", scopes())} {
+				fw := w.install(t, b, c)
+				for f, from := range map[opt.Family]string{opt.V4: "10.244.1.77", opt.V6: "fd44:0:0:1::77"} {
+					q := question{from: from, to: addressesOf(f).pod}
+					if c.Guard.Uplinks.Has(l.name) {
+						refused(t, w, fw, c, f.String()+" own pod's address on "+l.name, w.outside, q, f, false)
+						continue
+					}
+					before := count(t, w, fw, c, f, false)
+					if _, err := ask(w.outside, q, true); err == nil || count(t, w, fw, c, f, false) != before {
+						t.Errorf("%s is no uplink here, yet %s: %v", l.name, f, err)
+					}
+				}
+			}
+		}
 	})
 }

@@ -64,7 +64,7 @@ func sniff(t testing.TB, h *sandbox.Host, dst string, sources chan<- string) (st
 	}
 }
 
-// sendTo sends one datagram from an address by an interface.
+// sendTo sends a datagram from an address by an interface.
 func sendTo(from, to, iface string) error {
 	local := netip.AddrPortFrom(netip.MustParseAddr(from), 0)
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))

@@ -12,8 +12,8 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// kernel reads the rules of one daemon for the drivers. Nothing of nf_tables can have changed while its
-// generation is the same, so a pass over an unchanged ruleset costs one short message per family and
+// kernel reads the rules of a daemon for the drivers. nf_tables are unchanged while their
+// generation is the same, so a pass over an unchanged ruleset costs a short message per family and
 // driver. It is used under the Firewall's lock.
 type kernel struct {
 	owner       rule.Owner
@@ -50,7 +50,7 @@ func (k *kernel) state(f opt.Family) (nftables.State, error) {
 	return k.states[f], err
 }
 
-// fingerprint returns the fingerprint of one variant of iptables.
+// fingerprint returns the fingerprint of a variant of iptables.
 func (k *kernel) fingerprint(v iptables.Variant, f opt.Family) (iptables.Fingerprint, error) {
 	if v == iptables.Legacy {
 		return iptables.FingerprintLegacy(k.owner, f, k.legacySave[f])

@@ -22,7 +22,7 @@ func TestNoConnectionLeavesUnmasqueradedDuringAHundredChanges(t *testing.T) {
 	onEachWorld(t, func(t *testing.T, b bed, w world) {
 		echo(t, w.outside)
 		p := policy()
-		p.Guard = firewall.Off // it would hide what this test is for
+		p.Guard = firewall.Off // it would hide the packets that this test looks for
 		c := p.Config("loden0", scopes())
 		w.install(t, b, c)
 		var asked, bare atomic.Int64
@@ -104,8 +104,8 @@ func oneQuestion(to string) (seen string, err error) {
 	return "", errSilence
 }
 
-// TestR12VandalismIsNoticedAndRepaired: whatever others do to our rules, the kernel's
-// notice comes (where it gives one) and one pass makes them right again.
+// TestR12VandalismIsNoticedAndRepaired: another program changes the rules, the kernel
+// announces it (where it announces at all) and a single pass repairs them.
 func TestR12VandalismIsNoticedAndRepaired(t *testing.T) {
 	onEach(t, func(t *testing.T, b bed) {
 		f := b.open(t)

@@ -30,7 +30,7 @@ func places(part string) [2]rule.Place {
 	return [2]rule.Place{rule.Postrouting, rule.Forward}
 }
 
-// observed is what a driver read from the kernel for one part of one family, beside the desired scope.
+// observed is the state of a part of a family that a driver read from the kernel, beside the desired scope.
 type observed struct {
 	family            opt.Family
 	part              string

@@ -8,8 +8,8 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Policy is what a node's settings say about the firewall, whatever its scopes will be.
-// The zero value wants nothing.
+// Policy holds the node's settings of the firewall; the scopes are not known yet.
+// The zero value desires no rule.
 type Policy struct {
 	Masq        bool         // --ip-masq
 	IPv6Masq    IPv6Masq     // --ipv6-masq
@@ -19,7 +19,7 @@ type Policy struct {
 	Forward     bool         // --iptables-forward-rules
 	Guard       Mode         // --guard
 	Uplinks     set.Names    // interfaces that lead off the node, once they are known
-	Except      set.Prefixes // underlay prefixes; those outside the overlay do not matter
+	Except      set.Prefixes // underlay prefixes; prefixes outside the overlay do not matter
 }
 
 // IPv6Masq says which IPv6 networks are masqueraded when masquerading is on at all.
@@ -27,7 +27,7 @@ type IPv6Masq string
 
 // The choices. The zero value is MasqAuto.
 const (
-	MasqAuto   IPv6Masq = "auto" // unique-local networks only: global ones have a way back
+	MasqAuto   IPv6Masq = "auto" // unique-local networks only: global networks have a way back
 	MasqAlways IPv6Masq = "always"
 	MasqNever  IPv6Masq = "never"
 )
@@ -74,7 +74,7 @@ func (p Policy) mark() Mark {
 	return p.Mark
 }
 
-// inside keeps the underlay prefixes that lie inside an overlay network. One that contains
+// inside keeps the underlay prefixes that lie inside an overlay network. A prefix that contains
 // the network is no exception from it but a mistake elsewhere.
 func inside(all set.Prefixes, scopes opt.Dual[Scope]) set.Prefixes {
 	var kept []netip.Prefix

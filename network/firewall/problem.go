@@ -20,7 +20,7 @@ type Problem struct {
 
 // Problems returns the base chains of other programs in nf_tables that drop the forwarded packets of the
 // pods of want. It changes no rule and starts no process; while nf_tables and want are unchanged it costs
-// one message per family. It may be called before the changes to want have run.
+// a message per family. It may be called before the changes to want have run.
 func (f *Firewall) Problems(_ context.Context, want Config) ([]Problem, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

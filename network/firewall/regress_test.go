@@ -18,7 +18,7 @@ import (
 )
 
 // The tests in this file are named after bugs that were found in flannel; each fails when
-// what prevents the bug is taken away.
+// the code that prevents the bug is taken away.
 
 func TestR1FirstStartWithIPv6AndNoRulesBefore(t *testing.T) {
 	onEach(t, func(t *testing.T, b bed) {
@@ -130,7 +130,7 @@ func TestR5R6RulesStandInFlannelsOrderWithTheMarkFirst(t *testing.T) {
 	}
 	onEach(t, func(t *testing.T, b bed) {
 		if b.backend != "iptables" {
-			return // what nftables makes of them is compared packet by packet elsewhere
+			return // the rules of nftables are compared packet by packet elsewhere
 		}
 		apply(t, b.open(t), whole())
 		got := strings.Split(strings.TrimSpace(shell(t, b.tool(opt.V4)+` -t nat -S | grep -e '-A LODEN-MASQ' | sed 's/-A LODEN-MASQ-[0-9a-f]* //; s/-m comment --comment "[^"]*" //'`)), "\n")

@@ -69,8 +69,7 @@ func TestTakesOverFromFlannel(t *testing.T) {
 					t.Errorf("after %v:\n%s\nwant:\n%s", changes, got, want)
 				}
 				// Its rules go in the transaction that installs ours where both are in one
-				// back-end: no change of its own for them, of which the other family's
-				// is not one.
+				// back-end: no change of its own for them.
 				same := (b.backend == "nftables") == (name == "nftables")
 				if same && len(changes) != 4 {
 					t.Errorf("changes: %v", changes)

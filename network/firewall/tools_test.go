@@ -12,8 +12,8 @@ import (
 	"github.com/loden-net/loden/network/firewall"
 )
 
-// oldTools puts tools into PATH that say they are of an old version, fail where that one
-// would, and are the real ones otherwise. It returns the directory.
+// oldTools puts tools into PATH that report an old version, fail where the old version would,
+// and run the real tools otherwise. It returns the directory.
 func oldTools(t *testing.T, version string) string {
 	t.Helper()
 	dir := only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
@@ -48,7 +48,7 @@ func legacyFirst(t *testing.T) {
 }
 
 // brokenTool puts a tool into PATH that fails while the file "broken" is in the returned
-// directory, and is the real one otherwise.
+// directory, and runs the real tool otherwise.
 func brokenTool(t *testing.T, name, how string) (dir string) {
 	t.Helper()
 	dir = only(t, "iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
@@ -71,7 +71,7 @@ func TestR13SteadyStateStartsNoTool(t *testing.T) {
 	for _, c := range []struct {
 		backend string
 		legacy  bool
-		listing string // the process that one comparison of a family may start
+		listing string // the process that a comparison of a family may start
 	}{
 		{backend: "iptables"}, {backend: "iptables", legacy: true, listing: "tables-save"},
 		{backend: "nftables"}, {backend: "nftables", legacy: true},

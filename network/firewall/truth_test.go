@@ -10,14 +10,14 @@ import (
 	"github.com/loden-net/loden/network/firewall"
 )
 
-// none, one and another are the three things that a prefix can be, before and now.
+// A prefix is absent, the first or the second prefix, before and now.
 const (
 	none = iota
 	one
 	another
 )
 
-// choice returns one of three prefixes: nothing, a, or b.
+// choice returns no prefix, a, or b.
 func choice(i int, a, b string) opt.Option[netip.Prefix] {
 	switch i {
 	case one:
@@ -28,7 +28,7 @@ func choice(i int, a, b string) opt.Option[netip.Prefix] {
 	return opt.None[netip.Prefix]()
 }
 
-// scopeFor builds the scope of a network and a subnet, each of three. Both networks hold
+// scopeFor builds the scope of a network and a subnet, each of three values. Both networks hold
 // both subnets.
 func scopeFor(f opt.Family, network, subnet int) opt.Option[firewall.Scope] {
 	if f == opt.V6 {
@@ -47,7 +47,7 @@ func scopeOf(network, subnet opt.Option[netip.Prefix]) opt.Option[firewall.Scope
 	return opt.Some(firewall.Scope{Network: n.Masked(), Subnet: s.Masked()})
 }
 
-// masquerade is a configuration of one family, or of none.
+// masquerade is a configuration of a family, or an empty configuration.
 func masquerade(f opt.Family, scope opt.Option[firewall.Scope]) firewall.Config {
 	var scopes opt.Dual[firewall.Scope]
 	if s, ok := scope.Get(); ok {
@@ -56,7 +56,7 @@ func masquerade(f opt.Family, scope opt.Option[firewall.Scope]) firewall.Config 
 	return firewall.Policy{Masq: true, Forward: true}.Config("loden0", scopes)
 }
 
-// expected is design.md's table: what the masquerade does between two scopes.
+// expected is the table of docs/firewall.md: the change of the masquerade between two scopes.
 func expected(previous, current opt.Option[firewall.Scope]) string {
 	p, hadOne := previous.Get()
 	c, hasOne := current.Get()
@@ -74,7 +74,7 @@ func expected(previous, current opt.Option[firewall.Scope]) string {
 }
 
 // TestTruthTableOfPreviousAndCurrentScope goes through previous and current × network and
-// subnet × {none, one, another} × family: 3⁴ × 2 transitions, on the real kernel. The other
+// subnet × {absent, first, second} × family: 3⁴ × 2 transitions, on the real kernel. The other
 // family is masqueraded all the time and must not be touched.
 func TestTruthTableOfPreviousAndCurrentScope(t *testing.T) {
 	onEachAtOnce(t, func(t *testing.T, b bed) {
@@ -125,7 +125,7 @@ func with(a, b firewall.Config) firewall.Config {
 }
 
 // checkMasquerade looks at the rules with the back-end's own tool: those of the scope are
-// there, and no others of ours.
+// there, and no further rules of Loden.
 func checkMasquerade(t *testing.T, b bed, f opt.Family, scope opt.Option[firewall.Scope], name string) {
 	t.Helper()
 	rules := b.holds(t, f)

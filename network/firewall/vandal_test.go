@@ -40,7 +40,7 @@ func watch(t *testing.T, ctx context.Context, f *firewall.Firewall, notices chan
 	return done
 }
 
-// drainNotices waits until no notice is left of changes that were made before.
+// drainNotices waits until every notice of earlier changes was read.
 func drainNotices(t *testing.T, f *firewall.Firewall, notices <-chan struct{}) {
 	t.Helper()
 	sandboxtest.Until(t, 20e9, "quiet", func() error {
@@ -54,7 +54,7 @@ func drainNotices(t *testing.T, f *firewall.Firewall, notices <-chan struct{}) {
 	})
 }
 
-// vandalism returns what others may do to our rules, as scripts by name.
+// vandalism returns the damage that other programs may do to the rules, as scripts by name.
 func (b bed) vandalism(t testing.TB) map[string]string {
 	t.Helper()
 	if b.backend == "nftables" {

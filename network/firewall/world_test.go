@@ -20,7 +20,7 @@ import (
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
-// world is a node with a pod, an uplink and a tunnel, as links of a wire each:
+// world is a node with a pod, an uplink and a tunnel, each link a wire of its own:
 //
 //	pod ──cni0── node ──eth0── outside
 //	              └──loden0── far (a pod behind another node)
@@ -118,7 +118,7 @@ func (w world) install(t testing.TB, b bed, want firewall.Config) *firewall.Fire
 	return f
 }
 
-// makeSo runs the changes to want and checks that none is left.
+// makeSo runs the changes to want and checks that no change is left.
 func makeSo(ctx context.Context, f *firewall.Firewall, want firewall.Config) error {
 	changes, err := f.Changes(ctx, want)
 	if err != nil {
@@ -136,7 +136,7 @@ func makeSo(ctx context.Context, f *firewall.Firewall, want firewall.Config) err
 	return err
 }
 
-// echoPort is where every host says who asks.
+// echoPort is the UDP port on which every host answers with the address of the asking host.
 const echoPort = 4000
 
 // echo answers datagrams and connections on a host with the address that they came from.
@@ -175,7 +175,7 @@ type question struct {
 var errSilence = errors.New("no answer")
 
 // ask sends datagrams until one is answered and returns the source that the far end saw.
-// Where silence is expected one is enough.
+// Where silence is expected a single datagram is enough.
 func ask(h *sandbox.Host, q question, silent bool) (seen string, err error) {
 	err = h.Do(func() error {
 		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {

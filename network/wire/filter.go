@@ -13,8 +13,8 @@ import (
 // keep is how many bytes of a packet the kernel hands over: an IPv6 header and a canary.
 const keep = 128
 
-// Filter says which packets are overlay traffic: source or destination in a network and
-// not in Except. The zero value matches nothing.
+// Filter selects overlay traffic: source or destination in a network and
+// not in Except. The zero value matches no packet.
 type Filter struct {
 	Networks opt.Dual[netip.Prefix]
 	Except   set.Prefixes // underlay prefixes that lie inside a network
@@ -41,7 +41,7 @@ func (f Filter) overlay(a netip.Addr) bool {
 	return true
 }
 
-// Program returns Matches as a program for the kernel: what is not overlay traffic is
+// Program returns Matches as a program for the kernel: packets that are not overlay traffic are
 // never copied out of it. Packets are given from their network header on.
 //
 //	version 4 ──► source in network, not in except? ──► destination? ──► drop
@@ -65,7 +65,7 @@ func (f Filter) Program() []bpf.Instruction {
 	return append(program, bpf.RetConstant{Val: 0})
 }
 
-// family tests source and destination of one family and always ends in a verdict.
+// family tests source and destination of a family and always ends in a verdict.
 func (f Filter) family(family opt.Family) []bpf.Instruction {
 	network, ok := f.Networks.Of(family).Get()
 	if !ok {

@@ -101,7 +101,7 @@ func TestFilterMatchesOverlayAddressesOnly(t *testing.T) {
 	}
 }
 
-// FuzzMatches feeds both halves what is no packet: neither may fail, and they agree.
+// FuzzMatches feeds both halves bytes that are no packet: neither may fail, and they agree.
 func FuzzMatches(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0x45})

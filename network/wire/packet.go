@@ -8,14 +8,14 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Packet is what the outermost header of a packet says.
+// Packet is the content of the outermost header of a packet.
 type Packet struct {
 	Interface string     `json:"interface"`
 	Outgoing  bool       `json:"outgoing"` // left this node; otherwise it arrived
 	Src       netip.Addr `json:"src"`
 	Dst       netip.Addr `json:"dst"`
 	Protocol  uint8      `json:"protocol"` // IANA number
-	Canary    bool       `json:"canary"`   // one of Loden's own probes, of this node or another
+	Canary    bool       `json:"canary"`   // a probe of a Loden node
 
 	nonce uint64 // of a canary
 }
@@ -48,7 +48,7 @@ func parse(b []byte) (Packet, bool) {
 }
 
 // canary builds a packet from the first to the last address of a network. It is not
-// forwarded (one hop) and holds nothing but a number.
+// forwarded (its hop limit is 1) and holds only a number.
 func canary(network netip.Prefix, nonce uint64) []byte {
 	payload := binary.BigEndian.AppendUint64([]byte(magic), nonce)
 	src, dst := network.Masked().Addr(), last(network)

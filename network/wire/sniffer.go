@@ -13,10 +13,10 @@ import (
 )
 
 // buffer is the receive buffer of a sniffer in bytes. The kernel hands over overlay packets
-// only, of which there should be none.
+// only, and there should be no overlay packet on an uplink.
 const buffer = 4 << 20
 
-// Sniffer sees every overlay packet in clear on one interface, arriving and leaving, from
+// Sniffer sees every overlay packet in clear on an interface, arriving and leaving, from
 // the moment it is opened. It must be closed.
 type Sniffer struct {
 	conn *socket.Conn
@@ -30,8 +30,8 @@ func Open(iface string, f Filter) (*Sniffer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", iface, err)
 	}
-	// A cooked socket is given packets from their network header on, whatever the link's
-	// own header is. Protocol 0 receives nothing yet: the filter comes first.
+	// A cooked socket is given packets from their network header on, with any kind of link
+	// header before it. Protocol 0 receives no packet yet: the filter comes first.
 	conn, err := socket.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, "packet", nil)
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", iface, err)
@@ -87,7 +87,7 @@ func (s *Sniffer) Run(ctx context.Context, see func(Packet)) error {
 	}
 }
 
-// drain passes on what waits in the socket.
+// drain passes on the packets that wait in the socket.
 func (s *Sniffer) drain(buf []byte, see func(Packet)) error {
 	return s.control(func(fd int) error {
 		for {
@@ -120,7 +120,7 @@ func (s *Sniffer) pass(b []byte, from unix.Sockaddr, see func(Packet)) {
 }
 
 // Missed returns how many packets the kernel dropped since the last call because Run was
-// too slow. Seeing nothing proves nothing unless it is 0.
+// too slow. Silence is a proof only when it is 0.
 func (s *Sniffer) Missed() (missed uint32, err error) {
 	err = s.control(func(fd int) error {
 		stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
@@ -136,7 +136,7 @@ func (s *Sniffer) Missed() (missed uint32, err error) {
 func (s *Sniffer) Close() error { return s.conn.Close() }
 
 // send puts a packet on the wire, addressed to the interface itself: a switch drops it. A
-// packet socket does not see what it sends itself, so another one sends.
+// packet socket does not see its own packets, so a second socket sends.
 func (s *Sniffer) send(packet []byte) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package wire proves that the wire is encrypted: on the uplinks it counts packets that
 // carry an overlay address in clear, and shows by canaries of its own that it would see
-// them. It knows nothing of the rules that should prevent them.
+// them. It must not know the rules that should prevent them.
 package wire
 
 import (
@@ -14,20 +14,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// samples is how many clear packets a Result names; the others are only counted.
+// samples is how many clear packets a Result names; further packets are only counted.
 const samples = 10
 
 // canaries is how many canaries are sent per interface and family.
 const canaries = 3
 
-// Options says what to watch.
+// Options names the interfaces and the packets to watch.
 type Options struct {
-	Interfaces []string      // uplinks: everything that leads off the node but the tunnel
-	Filter     Filter        // what is overlay traffic
+	Interfaces []string      // uplinks: every interface that leads off the node, except the tunnel
+	Filter     Filter        // matches overlay traffic
 	For        time.Duration // how long; the canaries are part of it
 }
 
-// Result is what was seen.
+// Result counts the packets that a check saw.
 type Result struct {
 	Clear   uint64   `json:"clear"`             // packets with an overlay address in clear
 	Samples []Packet `json:"samples,omitempty"` // the first of them
@@ -37,19 +37,19 @@ type Result struct {
 	CanariesSeen int `json:"canariesSeen"`
 }
 
-// Encrypted reports whether nothing was in clear and the canaries prove that it would have
-// been seen.
+// Encrypted reports whether no packet was in clear and the canaries prove that the check would
+// have seen it.
 func (r Result) Encrypted() bool { return r.Clear == 0 && r.Missed == 0 && r.Proven() }
 
-// Proven reports whether every canary was seen: without that, silence proves nothing.
+// Proven reports whether every canary was seen: without that, silence is no proof.
 func (r Result) Proven() bool { return r.CanariesSent > 0 && r.CanariesSeen == r.CanariesSent }
 
-// String says it in one line.
+// String returns the counts as a line of text.
 func (r Result) String() string {
 	return fmt.Sprintf("%d packets in clear, %d missed, %d of %d canaries seen", r.Clear, r.Missed, r.CanariesSeen, r.CanariesSent)
 }
 
-// Check watches the interfaces for o.For, or until ctx ends, and returns what it saw. It
+// Check watches the interfaces for o.For, or until ctx ends, and returns the counts. It
 // blocks. It needs CAP_NET_RAW and interfaces that are up.
 func Check(ctx context.Context, o Options) (Result, error) {
 	c, err := OpenCheck(o)
@@ -82,7 +82,7 @@ func OpenCheck(o Options) (*Checking, error) {
 }
 
 // Run sends the canaries, watches and closes. It blocks until the time is over, ctx ends
-// or an interface fails, and returns what was seen until then.
+// or an interface fails, and returns the counts up to then.
 func (c *Checking) Run(ctx context.Context) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.options.For)
 	defer cancel()
@@ -121,11 +121,11 @@ func openAll(o Options) ([]*Sniffer, error) {
 	return sniffers, nil
 }
 
-// watch gathers what the sniffers of one check see.
+// watch gathers the packets that the sniffers of a check see.
 type watch struct {
-	nonce uint64 // of this check's canaries; others' are not counted
+	nonce uint64 // of this check's canaries; canaries of other checks are not counted
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	result Result
 	seen   map[string]bool // canaries, by interface, family and number
 }
@@ -147,7 +147,7 @@ func (w *watch) see(p Packet) {
 	}
 }
 
-// probe sends the canaries of one interface.
+// probe sends the canaries of an interface.
 func (w *watch) probe(s *Sniffer, f Filter) error {
 	for i := range uint64(canaries) {
 		for _, network := range f.Networks.All() {

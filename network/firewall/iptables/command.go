@@ -8,7 +8,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Variant is one of the two implementations of iptables: they keep their rules apart.
+// Variant is an implementation of iptables: they keep their rules apart.
 type Variant string
 
 // The variants.
@@ -17,11 +17,11 @@ const (
 	Legacy Variant = "legacy"
 )
 
-// Command is an iptables of one family.
+// Command is an iptables command of a family.
 type Command struct {
 	Family  opt.Family
 	Variant Variant
-	Name    string // iptables, ip6tables-legacy, ...; empty when there is none
+	Name    string // iptables, ip6tables-legacy, ...; empty when no command is installed
 }
 
 // Plain returns the name of the command whose variant the host has chosen.
@@ -32,8 +32,8 @@ func Plain(f opt.Family) string {
 	return "iptables"
 }
 
-// Choose returns the command of a family to use: the variant that the host's rules are in,
-// else the one that the host has chosen. It starts no process on a host whose commands
+// Choose returns the command of a family to use: of the variant that the host's rules are in,
+// else of the variant that the host has chosen. It starts no process on a host whose commands
 // are links to the programs, as distributions have them.
 func Choose(f opt.Family, nft, legacy Fingerprint) Command {
 	own := variantOf(Plain(f))
@@ -53,7 +53,7 @@ func Choose(f opt.Family, nft, legacy Fingerprint) Command {
 	return Command{Family: f, Variant: own, Name: Plain(f)}
 }
 
-// Of returns the command of a given variant; its Name is empty when there is none.
+// Of returns the command of a given variant; its Name is empty when no command is installed.
 func Of(f opt.Family, v Variant) Command {
 	c := Command{Family: f, Variant: v}
 	if special := Plain(f) + "-" + string(v); found(special) {
@@ -87,5 +87,5 @@ func variantOf(name string) Variant {
 	if err == nil && strings.Contains(string(out), "nf_tables") {
 		return NFT
 	}
-	return Legacy // before 1.8 there was no other
+	return Legacy // before 1.8 there was no other variant
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Edit returns the input for iptables-restore that makes a place as desired: one table, one commit. It
+// Edit returns the input for iptables-restore that makes a place as desired: a single table and commit. It
 // is empty when the place is in sync.
 func (s Snapshot) Edit(p rule.Place, want opt.Option[rule.List]) string {
 	if s.Compare(p, want).InSync {
@@ -48,7 +48,7 @@ func (v view) fill(b *strings.Builder, list rule.List, refused uint64) {
 	fmt.Fprintf(b, "-A %s -m comment --comment %q -j %s\n", v.anchor, list.Title(), chains[len(chains)-1].Name)
 }
 
-// trimJumps leaves exactly one jump to the anchor, where it takes effect, or none.
+// trimJumps leaves a single jump to the anchor, where it takes effect, or no jump.
 func (v view) trimJumps(b *strings.Builder, want opt.Option[rule.List]) {
 	surplus := v.jumps
 	if want.Present() && len(surplus) > 0 && !v.unreached {

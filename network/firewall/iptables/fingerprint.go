@@ -7,7 +7,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Fingerprint describes the rules of one family and variant of iptables.
+// Fingerprint describes the rules of a family and variant of iptables.
 type Fingerprint struct {
 	Text    string // differs whenever rules that concern the daemon do, counters apart
 	Ours    bool   // the kernel holds rules of this daemon

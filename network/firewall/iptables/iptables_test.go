@@ -47,7 +47,7 @@ func TestRuleIsReadAsItWasWritten(t *testing.T) {
 		if len(got) != 1 || !got[0].known || got[0].rule != want {
 			t.Fatalf("wrote %s\nread %+v\nwant %+v", render(want), got, want)
 		}
-		// What is listed may be given back for deletion.
+		// A listed rule may be given back for deletion.
 		again := parseTable([]string{"-A C " + got[0].text})["C"]
 		if len(again) != 1 || again[0].rule != want {
 			t.Fatalf("%s became %s", render(want), got[0].text)
@@ -66,7 +66,7 @@ func TestForeignFormsAreNotTakenForOurs(t *testing.T) {
 	}
 }
 
-// FuzzParseTable feeds what other programs, versions and people may write.
+// FuzzParseTable feeds listings of other programs, versions and people.
 func FuzzParseTable(f *testing.F) {
 	f.Add("-P POSTROUTING ACCEPT -c 0 0\n-N LODEN-POSTRTG\n-A POSTROUTING -m comment --comment \"loden postrouting\" -c 1 60 -j LODEN-POSTRTG")
 	f.Add("-A X -s 10.0.0.0/8 ! -d 224.0.0.0/4 -m comment --comment \"a \\\"b\\\"\" -j MASQUERADE --random-fully")

@@ -26,7 +26,7 @@ func legacyInUse(f opt.Family) (bool, error) {
 }
 
 // LegacySave returns the path of the tool that lists the old packet filter's rules, or "" where it is not
-// installed. It may start one process to learn the variant of a tool.
+// installed. It may start a process to learn the variant of a tool.
 func LegacySave(f opt.Family) string {
 	path, err := exec.LookPath(Of(f, Legacy).Name + "-save")
 	if err != nil {
@@ -36,7 +36,7 @@ func LegacySave(f opt.Family) string {
 }
 
 // FingerprintLegacy reads the rules that iptables-legacy keeps in tables of its own, with the tool that
-// save returns: one process, and none where there are no such tables. Without the tool the rules are
+// save returns: a process, and no process where there are no such tables. Without the tool the rules are
 // unknown.
 func FingerprintLegacy(o rule.Owner, f opt.Family, save func() string) (Fingerprint, error) {
 	p := newFingerprint(o)
@@ -57,7 +57,7 @@ func FingerprintLegacy(o rule.Owner, f opt.Family, save func() string) (Fingerpr
 	return p, nil
 }
 
-// read reads what iptables-save printed: tables ("*nat"), chains with policy and counters
+// read reads the output of iptables-save: tables ("*nat"), chains with policy and counters
 // (":INPUT ACCEPT [0:0]") and rules ("-A INPUT …"), without counters unless they are asked for.
 func (p *Fingerprint) read(saved string) {
 	var b strings.Builder

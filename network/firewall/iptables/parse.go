@@ -9,7 +9,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// line is one listed rule.
+// line is a listed rule.
 type line struct {
 	text    string    // as listed, without "-A chain" and without counters: fit for -D
 	comment string    // the first comment, if any
@@ -20,11 +20,11 @@ type line struct {
 	packets uint64
 }
 
-// table holds every chain of one iptables table with its rules in order.
+// table holds every chain of an iptables table with its rules in order.
 type table map[string][]line
 
 // parseTable reads the listing of `iptables -t TABLE -S -v`. It skips lines of an unknown kind: rules of
-// other programs must not stop this one.
+// other programs must not stop Loden.
 func parseTable(listing []string) table {
 	t := table{}
 	for _, text := range listing {
@@ -75,7 +75,7 @@ func split(text string) []string {
 	return words
 }
 
-// parser reads the words of one rule.
+// parser reads the words of a rule.
 type parser struct {
 	line
 	words  []string
@@ -85,7 +85,7 @@ type parser struct {
 	judged bool     // a verdict was read: later options are the target's
 }
 
-// parseLine reads the words of one rule after its chain.
+// parseLine reads the words of a rule after its chain.
 func parseLine(words []string) line {
 	p := parser{line: line{known: true}, words: words}
 	for p.next < len(words) {
@@ -116,7 +116,7 @@ func (p *parser) word() string {
 	return p.words[p.next-1]
 }
 
-// option reads one option with its argument.
+// option reads an option with its argument.
 func (p *parser) option(word string) {
 	r := &p.rule
 	switch word {

@@ -1,8 +1,8 @@
-// Package iptables makes the rules of one family in iptables agree with given rule lists: it finds the
-// tools, lists the rules through go-iptables, compares, and applies the difference with one
+// Package iptables makes the rules of a family in iptables agree with given rule lists: it finds the
+// tools, lists the rules through go-iptables, compares, and applies the difference with a single
 // iptables-restore. It must not know the reason for a rule.
 //
-// All rules of a place hang on one jump in the kernel's own chain:
+// All rules of a place hang on a jump in the kernel's own chain:
 //
 //	POSTROUTING ── jump ──► LODEN-POSTRTG ── jump ──► LODEN-MASQ-3f9a1c0b77
 //	(of every program)      (anchor: never changes)    (named after its rules)
@@ -18,7 +18,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// slot is where the rules of one place live in iptables.
+// slot is where the rules of a place live in iptables.
 type slot struct {
 	place  rule.Place
 	owner  rule.Owner
@@ -29,7 +29,7 @@ type slot struct {
 	first  bool   // a new jump goes before the jumps of other programs, not after them
 }
 
-// slotOf returns the slot of a place for one daemon.
+// slotOf returns the slot of a place for a daemon.
 func slotOf(o rule.Owner, p rule.Place) slot {
 	s := slot{place: p, owner: o, first: true}
 	prefix := o.ChainPrefix()
@@ -40,7 +40,7 @@ func slotOf(o rule.Owner, p rule.Place) slot {
 		// No table is asked after source translation: mangle comes just before it.
 		s.table, s.base, s.anchor, s.prefix = "mangle", "POSTROUTING", prefix+"GUARD-OUT", prefix+"OUT-"
 	case rule.Forward:
-		// First, as kube-proxy's: on hosts of Oracle, RHEL and others FORWARD ends with REJECT.
+		// First, as kube-proxy's: on hosts of Oracle, RHEL and more distributions FORWARD ends with REJECT.
 		s.table, s.base, s.anchor, s.prefix = "filter", "FORWARD", prefix+"FORWARD", prefix+"FWD-"
 	default:
 		s.table, s.base, s.anchor, s.prefix = "nat", "POSTROUTING", prefix+"POSTRTG", prefix+"MASQ-"
@@ -64,7 +64,7 @@ func (s slot) chainsOf(list rule.List) []rule.Chain { return list.Named(s.prefix
 // jumpComment is the comment of the jump from the base chain to the anchor.
 func (s slot) jumpComment() string { return s.owner.Mark(s.place) }
 
-// daemonChain matches the names of chains of every Loden daemon, also of another one on this host.
+// daemonChain matches the names of chains of every Loden daemon, also of another daemon on this host.
 var daemonChain = regexp.MustCompile(`\b(LODEN|LDN[0-9a-f]{5})-[A-Z]`)
 
 // otherAnchors returns the anchors of other daemons at the slot's place: by the names of the chains.

@@ -8,7 +8,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Snapshot is the listed content of iptables in one family.
+// Snapshot is the listed content of iptables in a family.
 type Snapshot struct {
 	Owner    rule.Owner // the daemon whose rules are compared
 	TakeOver bool       // rules of flannel, and of another Loden for the same network, are to go
@@ -16,7 +16,7 @@ type Snapshot struct {
 	tables map[string]table
 }
 
-// Holding is the result of a comparison at one place.
+// Holding is the result of a comparison at a place.
 type Holding struct {
 	Scope     opt.Option[rule.Scope] // of the rules in the kernel, where it can be read
 	Ours      bool                   // the kernel holds rules of this daemon
@@ -25,13 +25,13 @@ type Holding struct {
 	Unreached bool                   // a rule before them decides every packet
 }
 
-// view is one place of a snapshot, sorted by what has to be done.
+// view is a place of a snapshot, sorted by the edits that it needs.
 type view struct {
 	slot
 	chains    table
 	jumps     []line   // from the base chain to the anchor
 	stale     []string // chains of this daemon that are not desired
-	replaced  []line   // jumps to the anchors of daemons that this one replaces
+	replaced  []line   // jumps to the anchors of daemons that this daemon replaces
 	same      bool     // every desired chain holds exactly its rules
 	unreached bool     // the jump stands behind a rule that decides every packet
 	flannel   flannel
@@ -106,7 +106,7 @@ func sameRule(l line, r rule.Rule) bool {
 	return l.known && l.rule == r
 }
 
-// sameAnchor reports whether an anchor holds the one jump to the entry of a list.
+// sameAnchor reports whether an anchor holds just the jump to the entry of a list.
 func sameAnchor(have []line, list rule.List, entry string) bool {
 	return len(have) == 1 && have[0].target == entry && have[0].comment == list.Title() && !have[0].narrow &&
 		have[0].rule.Src == rule.Net{} && have[0].rule.Dst == rule.Net{}
@@ -123,7 +123,7 @@ func scopeAt(p rule.Place, anchor []line) opt.Option[rule.Scope] {
 	return scope
 }
 
-// Compare says what the kernel holds at a place, beside the desired list.
+// Compare compares the rules of a place in the kernel with the desired list.
 func (s Snapshot) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
 	v := s.view(p, want)
 	h := Holding{

@@ -15,18 +15,18 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// lockWait is how long one process waits for the xtables lock, in seconds. kube-proxy
+// lockWait is how long a process waits for the xtables lock, in seconds. kube-proxy
 // holds it for seconds on big clusters (flannel issues 808, 935).
 const lockWait = 5
 
-// attempts is how often a restore is tried while others hold the lock.
+// attempts is how often a restore is tried while another program holds the lock.
 const attempts = 5
 
 // exitBusy is what iptables ends with when it could not get the lock or the kernel said
 // to try again (RESOURCE_PROBLEM in xtables.h).
 const exitBusy = 4
 
-// Tool is the iptables of one family. It holds nothing open; it is safe for concurrent
+// Tool is the iptables of a family. It keeps no file open; it is safe for concurrent
 // use. It runs where the calling process runs.
 type Tool struct {
 	owner   rule.Owner
@@ -36,7 +36,7 @@ type Tool struct {
 	wait    []string
 }
 
-// Find asks the version of a command and looks for its restore: one process.
+// Find asks the version of a command and looks for its restore: a single process.
 // errors.Is(err, exec.ErrNotFound) tells that it is not installed.
 func Find(o rule.Owner, c Command) (*Tool, error) {
 	name := c.Name
@@ -61,8 +61,8 @@ func Find(o rule.Owner, c Command) (*Tool, error) {
 // RandomFully reports whether MASQUERADE --random-fully is known (iptables 1.6.2).
 func (t *Tool) RandomFully() bool { return t.ipt.HasRandomFully() }
 
-// waitArgs returns what makes iptables-restore wait for the lock. It learnt --wait in
-// 1.6.2, later than iptables itself; older ones end with a usage error (flannel issue 1637).
+// waitArgs returns the flags that make iptables-restore wait for the lock. It learnt --wait in
+// 1.6.2, later than iptables itself; older versions end with a usage error (flannel issue 1637).
 func waitArgs(major, minor, patch int) []string {
 	if major > 1 || major == 1 && (minor > 6 || minor == 6 && patch >= 2) {
 		return []string{"--wait", fmt.Sprint(lockWait)}
@@ -70,7 +70,7 @@ func waitArgs(major, minor, patch int) []string {
 	return nil
 }
 
-// List lists the tables of the given places, one process per table.
+// List lists the tables of the given places, a process per table.
 func (t *Tool) List(ctx context.Context, places ...rule.Place) (Snapshot, error) {
 	s := Snapshot{Owner: t.owner, tables: map[string]table{}}
 	for _, p := range places {
@@ -82,7 +82,7 @@ func (t *Tool) List(ctx context.Context, places ...rule.Place) (Snapshot, error)
 			return s, err
 		}
 		// -S takes a chain if there is one and may stand without: with -v (counters) in
-		// its place one process lists the whole table.
+		// its place a single process lists the whole table.
 		lines, err := t.ipt.List(name, "-v")
 		if err != nil {
 			return s, fmt.Errorf("list %s table %s: %w", t.family, name, err)
@@ -92,8 +92,8 @@ func (t *Tool) List(ctx context.Context, places ...rule.Place) (Snapshot, error)
 	return s, nil
 }
 
-// Restore applies input in one iptables-restore that leaves everything else alone. It
-// blocks while others hold the lock, a bounded time.
+// Restore applies input in an iptables-restore that leaves all further rules alone. It
+// blocks while another program holds the lock, a bounded time.
 func (t *Tool) Restore(ctx context.Context, input string) error {
 	args := append([]string{"--noflush", "--counters"}, t.wait...)
 	for try := 1; ; try++ {
@@ -117,7 +117,7 @@ func (t *Tool) Restore(ctx context.Context, input string) error {
 	}
 }
 
-// busy reports whether a restore failed because somebody else was changing rules.
+// busy reports whether a restore failed because another program was changing rules.
 func busy(err error, said string) bool {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {

@@ -15,7 +15,7 @@ import (
 // ErrChanged is returned by Commit when nf_tables is not of the expected generation.
 var ErrChanged = errors.New("nf_tables changed since it was read")
 
-// Batch is a list of removals, of which the kernel makes all or none. The zero value is empty.
+// Batch is a list of removals, which the kernel makes all together or not at all. The zero value is empty.
 type Batch struct{ removals []*nl.NetlinkRequest }
 
 // Len returns how many removals the batch holds.
@@ -36,7 +36,7 @@ func (b *Batch) DeleteTable(f opt.Family, table string) {
 	b.add(unix.NFT_MSG_DELTABLE, f, name(unix.NFTA_TABLE_NAME, table))
 }
 
-// DeleteRule removes one rule by its handle.
+// DeleteRule removes a rule by its handle.
 func (b *Batch) DeleteRule(f opt.Family, table, chain string, handle uint64) {
 	b.add(unix.NFT_MSG_DELRULE, f, name(unix.NFTA_RULE_TABLE, table), name(unix.NFTA_RULE_CHAIN, chain),
 		nl.NewRtAttr(unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, handle)))
@@ -68,7 +68,7 @@ func (b *Batch) Commit(generation uint32) error {
 		return fmt.Errorf("send removals to nf_tables: %w", err)
 	}
 	// The kernel acknowledges every removal, also when another removal fails; the first error counts. It
-	// refuses a batch of a past generation with one answer.
+	// refuses a batch of a past generation with a single answer.
 	var first error
 	for acknowledged := 0; acknowledged < len(b.removals); {
 		msgs, _, err := s.Receive()
@@ -92,7 +92,7 @@ func (b *Batch) Commit(generation uint32) error {
 	return first
 }
 
-// serialize writes the batch with its begin and end, as one datagram.
+// serialize writes the batch with its begin and end, as a datagram.
 func (b *Batch) serialize(generation uint32) []byte {
 	out := edge(unix.NFNL_MSG_BATCH_BEGIN, nl.NewRtAttr(unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, generation)))
 	for _, r := range b.removals {

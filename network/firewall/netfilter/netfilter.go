@@ -28,8 +28,8 @@ import (
 // ErrAbsent is returned when the kernel has no nf_tables.
 var ErrAbsent = errors.New("the kernel has no nf_tables")
 
-// Conn is a netlink socket of one network namespace: the namespace of the thread that called Dial. It
-// must be closed, and is used by one goroutine at a time.
+// Conn is a netlink socket of a network namespace: the namespace of the thread that called Dial. It
+// must be closed, and must not be used by several goroutines at once.
 type Conn struct{ c *nftables.Conn }
 
 // Dial opens a socket.
@@ -112,7 +112,7 @@ func (c *Conn) chains(family nftables.TableFamily, keep func(table string) bool)
 	return chains, nil
 }
 
-// Rules returns the rules of one chain, in order.
+// Rules returns the rules of a chain, in order.
 func (c *Conn) Rules(f opt.Family, table, chain string) ([]Rule, error) {
 	return c.rules(familyOf(f), table, chain)
 }
@@ -140,7 +140,7 @@ func read(r *nftables.Rule, chain string, family nftables.TableFamily) Rule {
 		switch e := e.(type) {
 		case *expr.Counter:
 			out.Packets = e.Packets
-			continue // counters differ from one dump to the next
+			continue // counters differ from dump to dump
 		case *expr.Verdict:
 			out.Target = e.Chain
 		}

@@ -165,7 +165,7 @@ func TestWatchTellsOncePerTransactionAndOnlyWhatConcerns(t *testing.T) {
 	}
 }
 
-// quiet waits until no notice is left of what was done before.
+// quiet waits until every notice of earlier changes was read.
 func quiet(t *testing.T, notices <-chan struct{}) {
 	t.Helper()
 	sandboxtest.Until(t, 20*time.Second, "quiet", func() error {

@@ -45,7 +45,7 @@ func subscribe() (events <-chan *nftables.MonitorEvents, stop func(), err error)
 		return nil, nil, err
 	}
 	return ch, func() {
-		_ = m.Close() // the socket was open for reading only: there is nothing to lose
+		_ = m.Close() // the socket was open for reading only: no data can be lost
 		for range ch {
 		} // the monitor may be about to send; it closes the channel last
 	}, nil
@@ -75,7 +75,7 @@ func follow(ctx context.Context, events <-chan *nftables.MonitorEvents, concern 
 }
 
 // concerns reports whether an announcement is about a table or chain that concern is true for. An
-// announcement of a table, chain or rule that the library could not read counts as one.
+// announcement of a table, chain or rule that the library could not read counts too.
 func concerns(e *nftables.MonitorEvent, concern func(table, chain string) bool) bool {
 	switch e.Type {
 	case nftables.MonitorEventTypeNewTable, nftables.MonitorEventTypeDelTable:

@@ -10,7 +10,7 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Tool runs nft. It holds nothing open; it is safe for concurrent use.
+// Tool runs nft. It keeps no file open; it is safe for concurrent use.
 type Tool struct{ nft knftables.Interface }
 
 // Find looks for nft and asks its version: errors.Is(err, exec.ErrNotFound) tells that it
@@ -46,7 +46,7 @@ func (t *Tool) Apply(ctx context.Context, s State, d Desired, replaced []string)
 	return nil
 }
 
-// editor writes one transaction.
+// editor writes a transaction.
 type editor struct {
 	tx     *knftables.Transaction
 	family knftables.Family
@@ -58,7 +58,7 @@ func (e editor) apply(d Desired, replaced []string) {
 	for _, l := range d {
 		wanted = wanted || l.Present()
 	}
-	if e.state.dormant && wanted { // nothing in it works; knftables cannot wake it
+	if e.state.dormant && wanted { // its chains are not called; knftables cannot wake it
 		e.tx.Delete(e.table())
 		e.state = State{Owner: e.state.Owner, Family: e.state.Family, Flannel: e.state.Flannel, others: e.state.others}
 	}
@@ -87,7 +87,7 @@ func (e editor) apply(d Desired, replaced []string) {
 	}
 }
 
-// emptyWithout reports whether our table holds no place but those of the wish.
+// emptyWithout reports whether the table holds no place but the named places.
 func (e editor) emptyWithout(d Desired) bool {
 	for _, p := range rule.Places() {
 		if _, named := d[p]; named {
@@ -100,7 +100,7 @@ func (e editor) emptyWithout(d Desired) bool {
 	return true
 }
 
-// write fills new chains, moves the jump to them and deletes the old ones.
+// write fills new chains, moves the jump to them and deletes the old chains.
 func (e editor) write(at slot, list rule.List) {
 	if at.counter != "" {
 		e.tx.Add(&knftables.Counter{Family: e.family, Table: e.state.Owner.Table(), Name: at.counter})
@@ -124,7 +124,7 @@ func (e editor) write(at slot, list rule.List) {
 	e.drop(e.state.stale(at, chains))
 }
 
-// remove deletes everything of a place.
+// remove deletes the chains and the counter of a place.
 func (e editor) remove(at slot) {
 	names := e.state.stale(at, nil)
 	if _, ok := e.state.chains[at.anchor]; ok {

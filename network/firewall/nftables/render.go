@@ -41,10 +41,10 @@ func (at slot) fits(c netfilter.Chain) bool {
 	return c.Type == at.kind && c.Hook == at.number && c.Priority == at.priority && c.Policy == accept
 }
 
-// text is one rule as nft reads it.
+// text is a rule in the language of nft.
 type text struct{ body, comment, target string }
 
-// textChain is one chain as nft reads it.
+// textChain is a chain in the language of nft.
 type textChain struct {
 	name  string
 	rules []text

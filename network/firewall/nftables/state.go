@@ -1,5 +1,5 @@
 // Package nftables makes the daemon's nftables table of one family agree with given rule lists: it lists
-// the table over netlink, compares, and applies the difference as one transaction through knftables. It
+// the table over netlink, compares, and applies the difference as a transaction through knftables. It
 // must not know the reason for a rule.
 //
 // In the table ("loden", or "loden-wg7" for the interface wg7) every place is a base chain, the anchor.
@@ -26,7 +26,7 @@ func FlannelTable(f opt.Family) string {
 	return "flannel-ipv4"
 }
 
-// State is the content of the daemon's table in one family.
+// State is the content of the daemon's table in a family.
 type State struct {
 	Owner      rule.Owner
 	Family     opt.Family
@@ -38,7 +38,7 @@ type State struct {
 	others     map[string]opt.Option[rule.Scope] // tables of other Loden daemons, and their scopes
 }
 
-// chain is one chain with its rules.
+// chain is a chain with its rules.
 type chain struct {
 	netfilter.Chain
 	rules []netfilter.Rule
@@ -146,14 +146,14 @@ func (s State) names() []string {
 	return names
 }
 
-// Holding is the result of a comparison at one place.
+// Holding is the result of a comparison at a place.
 type Holding struct {
-	Scope  opt.Option[rule.Scope] // what the rules were made from, where it can be read
+	Scope  opt.Option[rule.Scope] // the scope of the rules, where it can be read
 	Ours   bool                   // anything of ours is there
 	InSync bool                   // it is exactly as desired, as far as comments tell
 }
 
-// Compare says what the kernel holds at a place, beside the desired list.
+// Compare compares the rules of a place in the kernel with the desired list.
 func (s State) Compare(p rule.Place, want opt.Option[rule.List]) Holding {
 	at := slotOf(p)
 	anchor, hooked := s.chains[at.anchor]

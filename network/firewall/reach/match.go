@@ -29,7 +29,7 @@ type value struct {
 	bytes []byte
 }
 
-// match judges the expressions of one rule.
+// match judges the expressions of a rule.
 type match struct {
 	walk      *walk
 	state     state
@@ -47,14 +47,14 @@ func (m *match) rule(r netfilter.Rule) (*expr.Verdict, error) {
 	return nil, nil
 }
 
-// require narrows the state by one more condition.
+// require narrows the state by another condition.
 func (m *match) require(s state) {
 	if s == no || m.state == yes {
 		m.state = s
 	}
 }
 
-// expression judges one expression, in the order of the rule.
+// expression judges the next expression of the rule.
 func (m *match) expression(e expr.Any) (*expr.Verdict, error) {
 	switch e := e.(type) {
 	case *expr.Verdict:
@@ -93,7 +93,7 @@ func (m *match) expression(e expr.Any) (*expr.Verdict, error) {
 	return nil, nil
 }
 
-// meta returns what the kernel knows of the packet beside its bytes.
+// meta returns the kernel's knowledge of the packet beside its bytes.
 func (m *match) meta(key expr.MetaKey) value {
 	p := m.walk.packet
 	switch key {

@@ -1,11 +1,11 @@
 // Package reach judges whether the packet filters of other programs let the forwarded packets of pods
 // pass. A rule that accepts does not help against them: every base chain of nf_tables has its own verdict,
-// and one that drops is final. The package must not know drivers, and changes no rule.
+// and the verdict to drop is final. The package must not know drivers, and changes no rule.
 //
-// It follows one new connection from a pod of this node into the tunnel, and one out of the tunnel to a
+// It follows a new connection from a pod of this node into the tunnel, and another out of the tunnel to a
 // pod, through each base chain at the forward hook. Matches that it cannot judge (limits, marks of other
-// programs, ports) count as unknown: a chain is reported only when it drops the packet whatever the
-// unknown matches say.
+// programs, ports) count as unknown: a chain is reported only when it drops the packet also when every
+// unknown match is false.
 package reach
 
 import (
@@ -60,7 +60,7 @@ func Forwarded(c *netfilter.Conn, f opt.Family, p Pods) ([]Finding, error) {
 	return out, nil
 }
 
-// judge follows the packets of both directions through one base chain.
+// judge follows the packets of both directions through a base chain.
 func judge(r rules, b netfilter.BaseChain, p Pods) (Finding, bool, error) {
 	for _, packet := range p.packets() {
 		w := walk{rules: r, base: b, packet: packet, pods: p}
@@ -130,7 +130,7 @@ type end struct {
 	rule    int // from 1
 }
 
-// walk follows one packet through one base chain.
+// walk follows a packet through a base chain.
 type walk struct {
 	rules  rules
 	base   netfilter.BaseChain
@@ -142,7 +142,7 @@ type walk struct {
 // deepest is how deep nf_tables nests jumps (NFT_JUMP_STACK_SIZE).
 const deepest = 16
 
-// chain follows the packet through one chain.
+// chain follows the packet through a chain.
 func (w *walk) chain(name string, depth int) (end, error) {
 	if depth > deepest {
 		return end{}, nil

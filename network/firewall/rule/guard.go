@@ -7,8 +7,8 @@ import (
 	"github.com/loden-net/loden/config/set"
 )
 
-// Guarding is everything the guard of one family depends on. docs/firewall.md has the
-// reasoning; in short every address is one of three kinds:
+// Guarding holds the inputs of the guard of a family. docs/firewall.md has the
+// reasoning; in short there are three kinds of addresses:
 //
 //	ours     in Scope.Subnet: lives behind pod interfaces of this node
 //	theirs   elsewhere in Scope.Network: is reached through the tunnel alone
@@ -21,10 +21,10 @@ type Guarding struct {
 	Exclude set.Prefixes // destinations that see pod addresses (masquerade exclusions)
 
 	// Routed says that the family is not masqueraded: pods speak with the outside by
-	// their own addresses, which is not overlay traffic.
+	// their own addresses, and this is no overlay traffic.
 	Routed bool
 
-	Enforce bool // drop what is refused; otherwise only count it
+	Enforce bool // drop refused packets; otherwise only count them
 }
 
 // refuse returns the verdict for overlay packets in the wrong place.
@@ -35,7 +35,7 @@ func (g Guarding) refuse() Verdict {
 	return Warn
 }
 
-// GuardLists returns the guard for what arrives and for what leaves.
+// GuardLists returns the guard for arriving and for leaving packets.
 func GuardLists(g Guarding) [2]List {
 	in := List{Place: GuardIn, Scope: g.Scope, Chains: g.arriving()}
 	out := List{Place: GuardOut, Scope: g.Scope, Chains: g.leaving()}
@@ -43,8 +43,8 @@ func GuardLists(g Guarding) [2]List {
 }
 
 // arriving refuses packets with overlay addresses that come from elsewhere than the tunnel
-// and the pods of this node. It is asked before any translation: what is addressed to the
-// node and becomes a pod's only later (a service, a host port) does not carry an overlay
+// and the pods of this node. It is asked before any translation: a packet that is addressed to the
+// node and translated to a pod later (a service, a host port) does not carry an overlay
 // address yet.
 func (g Guarding) arriving() []Chain {
 	const outside = "outside"
@@ -76,7 +76,7 @@ func (g Guarding) arriving() []Chain {
 	return []Chain{{Rules: rules}, {Name: outside, Rules: g.fromOutside()}}
 }
 
-// fromOutside judges packets whose source is outside: where pods are masqueraded nobody
+// fromOutside judges packets whose source is outside: where pods are masqueraded no host
 // outside has reason to know their addresses.
 func (g Guarding) fromOutside() []Rule {
 	if g.Routed {
@@ -97,8 +97,8 @@ func (g Guarding) fromOutside() []Rule {
 }
 
 // leaving refuses packets with overlay addresses that go elsewhere than into the tunnel
-// and to the pods of this node. It is asked last, after translation where the back-end
-// can: then what counts is the source on the wire.
+// and to the pods of this node. It is asked last, after translation where the driver
+// can: then the source on the wire counts.
 func (g Guarding) leaving() []Chain {
 	const outside = "outside"
 	network, subnet := g.Scope.Network, g.Scope.Subnet
@@ -122,7 +122,7 @@ func (g Guarding) leaving() []Chain {
 
 // toOutside judges packets whose destination is outside: where pods are masqueraded their
 // addresses do not leave. Packets that connection tracking calls invalid are never
-// translated; they are what leaks from a node whose rules look right.
+// translated; they leak from a node whose rules look right.
 func (g Guarding) toOutside() []Rule {
 	if g.Routed {
 		return []Rule{{Comment: "loden: pods speak by their own addresses"}}
@@ -144,8 +144,8 @@ func (g Guarding) toOutside() []Rule {
 	)
 }
 
-// onPodLinks allows what r matches except on uplinks. Neighbour discovery between a node
-// and its pods uses an overlay address on one side and a link-scope one on the other.
+// onPodLinks allows the packets of r except on uplinks. Neighbour discovery between a node
+// and its pods uses an overlay address at one end and a link-scope address at the other.
 func (g Guarding) onPodLinks(r Rule) []Rule {
 	var rules []Rule
 	for name := range g.Uplinks.All() {
@@ -165,7 +165,7 @@ func (g Guarding) except() func(func(netip.Prefix) bool) { return g.Except.Of(g.
 
 func (g Guarding) exclude() func(func(netip.Prefix) bool) { return g.Exclude.Of(g.Scope.Family()) }
 
-// linkLocal returns the IPv6 range whose addresses mean something on one link only.
+// linkLocal returns the IPv6 range whose addresses are valid on a single link.
 func linkLocal() netip.Prefix { return netip.MustParsePrefix("fe80::/10") }
 
 // linkScope returns the destinations that are never routed off a link.

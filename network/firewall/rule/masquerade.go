@@ -7,19 +7,19 @@ import (
 	"github.com/loden-net/loden/config/set"
 )
 
-// Masquerading is everything the masquerade rules of one family depend on.
+// Masquerading holds the inputs of the masquerade rules of a family.
 type Masquerading struct {
 	Scope       Scope
 	Exclude     set.Prefixes // destinations that see the pods' own addresses
 	RandomFully bool         // fully random source ports, where the tools know them
-	Mark        Mark         // packets that somebody else masquerades already: kube-proxy's
+	Mark        Mark         // packets that another program masquerades already: kube-proxy's
 }
 
 // KubeProxyMark is the mark of packets that kube-proxy masquerades itself
 // (--iptables-masquerade-bit 14).
 func KubeProxyMark() Mark { return Mark{Value: 0x4000, Mask: 0x4000} }
 
-// Multicast returns the family's multicast range, which nobody masquerades.
+// Multicast returns the family's multicast range, which is never masqueraded.
 func Multicast(f opt.Family) netip.Prefix {
 	if f == opt.V6 {
 		return netip.MustParsePrefix("ff00::/8")
@@ -37,22 +37,22 @@ func Postroute(m Masquerading) List {
 	}
 	var rules []Rule
 	if m.Mark != (Mark{}) {
-		// kube-proxy masquerades these itself; twice would hide the node's own choice.
+		// kube-proxy masquerades these itself; a second masquerade would hide its choice.
 		rules = append(rules, Rule{Mark: m.Mark, Comment: "loden: masqueraded by kube-proxy"})
 	}
 	rules = append(rules,
-		// The overlay is what makes pod addresses meaningful: they stay inside it.
+		// Pod addresses are valid inside the overlay: there they stay.
 		Rule{Src: In(subnet), Dst: In(network), Comment: "loden: own pod to overlay"},
 		Rule{Src: In(network), Dst: In(subnet), Comment: "loden: overlay to own pod"},
-		// What reaches the owner of a pod directly is answered directly, so the pod may
-		// see who asks.
+		// A packet that reaches the owner of a pod directly is answered directly, so the pod may
+		// see the asking host.
 		Rule{Src: NotIn(network), Dst: In(subnet), Comment: "loden: outside to own pod"},
 	)
 	for p := range m.Exclude.Of(m.Scope.Family()) {
 		rules = append(rules, Rule{Src: In(network), Dst: In(p), Comment: "loden: excluded destination"})
 	}
 	rules = append(rules,
-		// Nobody outside has a route back to a pod.
+		// No host outside has a route back to a pod.
 		Rule{Src: In(network), Dst: NotIn(Multicast(m.Scope.Family())), Verdict: masquerade, Comment: "loden: overlay to outside"},
 		// A packet of the node's own, sent into the overlay from an uplink address (after
 		// a REDIRECT, or by a program bound to it), needs a source the far node answers
@@ -71,7 +71,7 @@ func ForwardAccept(s Scope) List {
 	}}}}
 }
 
-// Private reports whether addresses of p mean nothing outside their own site, so that
+// Private reports whether addresses of p are valid inside their own site only, so that
 // pods need masquerade to be answered: IPv4 always (an IPv4 overlay is never routed to by
 // accident), IPv6 when unique-local (RFC 4193).
 func Private(p netip.Prefix) bool {

@@ -1,6 +1,6 @@
-// Package rule owns the firewall rules as data: what is masqueraded, forwarded and
-// refused, made by pure functions from a Scope. It knows nothing of iptables, nftables or
-// the kernel; both back-ends render the same lists.
+// Package rule owns the firewall rules as data: masquerade, forwarding and guard, made by
+// pure functions from a Scope. It must not know iptables, nftables or the kernel; both drivers
+// render the same lists.
 package rule
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Scope is what the rules of one family are made from. It is comparable with ==; a zero
+// Scope holds the prefixes that the rules of a family are made from. It is comparable with ==; a zero
 // prefix in it makes it invalid.
 type Scope struct {
 	Network netip.Prefix // the whole overlay of the family
@@ -37,10 +37,10 @@ type Place uint8
 
 // The places, in the order a packet meets them.
 const (
-	GuardIn     Place = iota // everything that arrives, before connection tracking
-	Forward                  // what is routed through the node
+	GuardIn     Place = iota // arriving packets, before connection tracking
+	Forward                  // packets that are routed through the node
 	Postrouting              // source address translation, first packet of a connection
-	GuardOut                 // everything that leaves
+	GuardOut                 // leaving packets
 )
 
 // Places lists them all.
@@ -51,7 +51,7 @@ func (p Place) String() string {
 	return [...]string{"guard-in", "forward", "postrouting", "guard-out"}[p&3]
 }
 
-// Verdict is what a rule does with a packet that matches.
+// Verdict is the action of a rule on a packet that matches.
 type Verdict uint8
 
 // The verdicts. The zero value returns to where the chain was called from.
@@ -66,7 +66,7 @@ const (
 )
 
 // Mark is a packet mark: the packet's mark, limited to Mask, equals Value. The zero value
-// matches nothing in particular and renders as no match.
+// renders as no match.
 type Mark struct{ Value, Mask uint32 }
 
 // Net matches an address: inside Prefix, or outside it when Not. The zero value matches
@@ -82,15 +82,14 @@ func In(p netip.Prefix) Net { return Net{Prefix: p} }
 // NotIn matches addresses outside p.
 func NotIn(p netip.Prefix) Net { return Net{Prefix: p, Not: true} }
 
-// Rule is one rule. It is comparable with ==; a zero match field matches everything.
+// Rule is one rule. It is comparable with ==; a zero match field matches every packet.
 type Rule struct {
 	InIface, OutIface string
 	Src, Dst          Net
 	Mark              Mark
 
-	// Translated matches a packet whose source is, or is about to be, another one on the
-	// wire. A back-end that asks GuardOut after source translation has no need of it and
-	// leaves the rule out.
+	// Translated matches a packet whose source is, or is about to be, another address on the
+	// wire. A driver that asks GuardOut after source translation leaves the rule out.
 	Translated bool
 
 	Verdict Verdict
@@ -104,7 +103,7 @@ type Chain struct {
 	Rules []Rule
 }
 
-// List is what is asked at one place, and the scope it was made from. The first chain is
+// List is the rules of a place, and the scope that they were made from. The first chain is
 // the entry.
 type List struct {
 	Place  Place

@@ -12,12 +12,12 @@ import (
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// must is a compile-time check: what is compared with == stays comparable.
+// must is a compile-time check: types that are compared with == stay comparable.
 func must[T comparable]() {}
 
 var _ = []func(){must[rule.Scope], must[rule.Masquerading], must[rule.Guarding], must[rule.Rule]}
 
-// packet is what rules look at.
+// packet holds the fields that rules match.
 type packet struct {
 	in, out    string
 	src, dst   netip.Addr
@@ -55,7 +55,7 @@ func matches(r rule.Rule, p packet) bool {
 		(r.Mark == rule.Mark{} || p.mark&r.Mark.Mask == r.Mark.Value) && (!r.Translated || p.translated)
 }
 
-// corner draws an address near the edges of everything that rules speak of.
+// corner draws an address near the edges of the prefixes in the rules.
 func corner(t *rapid.T, f opt.Family, name string) netip.Addr {
 	v4 := []string{"10.244.1.2", "10.244.1.255", "10.244.2.0", "10.244.0.0", "10.245.0.0", "10.243.255.255", "10.244.80.9", "192.0.2.9", "198.51.100.7", "224.0.0.251", "255.255.255.255", "0.0.0.0"}
 	v6 := []string{"fd44:0:0:1::2", "fd44:0:0:2::", "fd44::", "fd44:0:1::", "fd44:0:0:80::9", "2001:db8::9", "2001:db8:7::1", "ff02::1", "fe80::1", "::"}
@@ -88,7 +88,7 @@ func setting(t *rapid.T, f opt.Family) rule.Guarding {
 	return g
 }
 
-// kind is one of the three kinds of addresses of docs/firewall.md.
+// kind is a kind of addresses of docs/firewall.md.
 type kind int
 
 const (
@@ -116,7 +116,7 @@ func within(s set.Prefixes, a netip.Addr) bool {
 	return false
 }
 
-// mayArrive and mayLeave say what the guard is for, as slowly and plainly as possible.
+// mayArrive and mayLeave are the purpose of the guard, as slowly and plainly as possible.
 func mayArrive(g rule.Guarding, p packet) bool {
 	src, dst := kindOf(g, p.src), kindOf(g, p.dst)
 	switch {

@@ -8,8 +8,8 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// ParseScope reads what Scope.String wrote. Anything else is no scope: what the kernel
-// holds may have been written by anybody.
+// ParseScope reads the text of Scope.String. Any other text is no scope: another program may have
+// written it.
 func ParseScope(text string) opt.Option[Scope] {
 	words := strings.Fields(text)
 	if len(words) != 2 {
@@ -24,11 +24,11 @@ func ParseScope(text string) opt.Option[Scope] {
 	return opt.Some(s)
 }
 
-// title names what a list does in the comment of the jump to it.
+// title names the place in the comment of the jump to a list.
 func (p Place) title() string { return "loden " + p.String() }
 
 // Title returns the comment of the jump to a list: it holds the scope, so that the next
-// start can read from the kernel what the last one wished.
+// start can read the previous scope from the kernel.
 func (l List) Title() string { return fmt.Sprintf("%s %s", l.Place.title(), l.Scope) }
 
 // ParseTitle reads the scope from a comment that Title wrote for the place.

@@ -1,7 +1,6 @@
-// Command firewall measures what masquerade rules cost: wall time and processes started for
-// a first start, a cycle with nothing to do, a change of the subnet, and a repair. Loden's
-// two back-ends and flannel's iptables manager run in one go, dual-stack, one after another in
-// a sandbox.
+// Command firewall measures the cost of masquerade rules: wall time and processes started for
+// a first start, a cycle without a difference, a change of the subnet, and a repair. Loden's
+// two drivers and flannel's iptables manager run in sequence, dual-stack, in a sandbox.
 package main
 
 import (
@@ -19,14 +18,14 @@ import (
 	"github.com/loden-net/loden/test/sandbox"
 )
 
-// cycles is how many cycles with nothing to do are measured.
+// cycles is how many cycles without a difference are measured.
 const cycles = 5
 
-// subject is something that keeps masquerade rules.
+// subject is a program that keeps masquerade rules.
 type subject struct {
 	name string
 	// start makes the rules for a subnet and keeps them until stop; it returns when they
-	// are there. cycle runs one pass, or waits for one; it is nil for none.
+	// are there. pass runs a pass, or waits for a pass.
 	start func(ctx context.Context, subnet int) (pass func() error, err error)
 	// period is how long a pass waits by itself.
 	period time.Duration
@@ -61,7 +60,7 @@ func run() error {
 	return w.Flush()
 }
 
-// measure goes through the four situations of one subject.
+// measure goes through the four situations of a subject.
 func measure(s subject, dir string) (string, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -73,7 +72,7 @@ func measure(s subject, dir string) (string, error) {
 			return err
 		}
 	}
-	rest := func() error { // and what a first look at its own work costs
+	rest := func() error { // with the cost of a first look at its own rules
 		time.Sleep(s.period)
 		return pass()
 	}
@@ -107,13 +106,13 @@ func measure(s subject, dir string) (string, error) {
 	return strings.Join(m.row, "\t"), nil
 }
 
-// meter writes what a subject costs, column by column.
+// meter writes the costs of a subject, column by column.
 type meter struct {
 	file string // holds a line per process
 	row  []string
 }
 
-// time runs fn, which does something n times, and notes the wall time and processes of one.
+// time runs fn, which repeats a step n times, and notes the wall time and processes of a step.
 func (m *meter) time(fn func() error, n int) error {
 	return m.note(fn, n, func() time.Duration { return time.Duration(time.Now().UnixNano()) }, "")
 }
@@ -168,7 +167,7 @@ func counting() (string, error) {
 	return dir, os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// vandalise flushes the IPv4 chain of whoever is measured, and whole tells when its last
+// vandalise flushes the IPv4 chain of the measured program, and whole tells when its last
 // rule is back; neither is counted.
 func vandalise() error {
 	return script(`
@@ -183,7 +182,7 @@ func whole() bool {
 // tidy leaves the kernel empty for the next subject.
 func tidy() error { return script("nft flush ruleset") }
 
-// script calls the tools themselves, not those that count.
+// script calls the tools themselves, not the wrappers that count.
 func script(text string) error {
 	cmd := exec.Command("sh", "-c", "PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"+text)
 	if out, err := cmd.CombinedOutput(); err != nil {
