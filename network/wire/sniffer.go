@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
-	"github.com/mdlayher/socket"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +19,7 @@ const buffer = 4 << 20
 // Sniffer sees every overlay packet in clear on an interface, arriving and leaving, from
 // the moment it is opened. It must be closed.
 type Sniffer struct {
-	conn *socket.Conn
+	conn *os.File // a packet socket, which the runtime polls
 	link net.Interface
 }
 
@@ -32,10 +32,11 @@ func Open(iface string, f Filter) (*Sniffer, error) {
 	}
 	// A cooked socket is given packets from their network header on, with any kind of link
 	// header before it. Protocol 0 receives no packet yet: the filter comes first.
-	conn, err := socket.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, "packet", nil)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", iface, err)
+		return nil, fmt.Errorf("watch %s: %w", iface, os.NewSyscallError("socket", err))
 	}
+	conn := os.NewFile(uintptr(fd), "packet socket on "+iface)
 	s := &Sniffer{conn: conn, link: *link}
 	if err := s.start(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch %s: %w", iface, err), conn.Close())
@@ -48,36 +49,41 @@ func (s *Sniffer) start(f Filter) error {
 	if err != nil {
 		return err
 	}
-	if err := s.conn.SetBPF(program); err != nil {
-		return err
+	filter := make([]unix.SockFilter, 0, len(program))
+	for _, i := range program {
+		filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
 	}
-	err = s.conn.SetsockoptInt(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
-	if errors.Is(err, unix.EPERM) {
-		err = s.conn.SetsockoptInt(unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
-	}
-	if err != nil {
-		return err
-	}
-	return s.conn.Bind(&unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL), Ifindex: s.link.Index})
+	return s.control(func(fd int) error {
+		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
+		if errors.Is(err, unix.EPERM) {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
+		}
+		if err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL), Ifindex: s.link.Index}))
+	})
 }
 
 // Run calls see for each packet until ctx is done, and then for every packet that had
 // arrived by then. It blocks and returns nil at the end of ctx.
 func (s *Sniffer) Run(ctx context.Context, see func(Packet)) error {
-	// Recvfrom of a context with a deadline waits for the deadline, cancelled or not.
-	plain, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
+	// A deadline in the past ends a waiting read.
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	buf := make([]byte, 2*keep)
 	for {
-		n, from, err := s.conn.Recvfrom(plain, buf, 0)
+		n, from, err := s.receive(buf)
 		if ctx.Err() != nil {
 			if err == nil {
 				s.pass(buf[:n], from, see)
 			}
 			return s.drain(buf, see)
 		}
-		if errors.Is(err, unix.ENETDOWN) { // said once when the link goes down
+		if errors.Is(err, unix.ENETDOWN) { // the kernel says so when the link goes down
 			continue
 		}
 		if err != nil {
@@ -85,6 +91,23 @@ func (s *Sniffer) Run(ctx context.Context, see func(Packet)) error {
 		}
 		s.pass(buf[:n], from, see)
 	}
+}
+
+// receive waits for a packet, until the read deadline.
+func (s *Sniffer) receive(buf []byte) (n int, from unix.Sockaddr, err error) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return 0, nil, err
+	}
+	var inner error
+	err = raw.Read(func(fd uintptr) bool {
+		n, from, inner = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+		return !errors.Is(inner, unix.EAGAIN) && !errors.Is(inner, unix.EINTR)
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, from, os.NewSyscallError("recvfrom", inner)
 }
 
 // drain passes on the packets that wait in the socket.

@@ -48,7 +48,15 @@ func Places() [4]Place { return [4]Place{GuardIn, Forward, Postrouting, GuardOut
 
 // String returns a short name.
 func (p Place) String() string {
-	return [...]string{"guard-in", "forward", "postrouting", "guard-out"}[p&3]
+	switch p {
+	case GuardIn:
+		return "guard-in"
+	case Forward:
+		return "forward"
+	case Postrouting:
+		return "postrouting"
+	}
+	return "guard-out"
 }
 
 // Verdict is the action of a rule on a packet that matches.
