@@ -21,7 +21,7 @@ import (
 // Device is a WireGuard interface. It is configured through UAPI only: see Serve and Configure.
 type Device struct {
 	log              zerolog.Logger
-	born             time.Time // an hour before New, so that no moment is zero
+	clock            *clock
 	tunnel           tunnel
 	binder           binder
 	keepsUDP         bool // UDP packets are not joined: the kernel does not take joined UDP
@@ -61,7 +61,7 @@ type Device struct {
 
 func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 	return &Device{
-		log: log, born: time.Now().Add(-time.Hour), tunnel: tunnel, binder: binder, workers: workersFor(runtime.GOMAXPROCS(0)),
+		log: log, clock: newClock(time.Hour), tunnel: tunnel, binder: binder, workers: workersFor(runtime.GOMAXPROCS(0)),
 		handshakeWorkers: handshakeWorkersFor(runtime.GOMAXPROCS(0)),
 		handshakes:       make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
 		closed: make(chan struct{}), handingOver: make(chan *state.Device),
@@ -69,8 +69,8 @@ func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 	}
 }
 
-// now returns the present moment.
-func (d *Device) now() moment { return time.Since(d.born) }
+// now returns the present moment. The clock started at an hour, so that no moment is zero.
+func (d *Device) now() moment { return d.clock.now() }
 
 // time returns the present time on both clocks.
 func (d *Device) time() peer.Time { return peer.Time{Now: d.now(), Wall: time.Now()} }

@@ -2,7 +2,6 @@ package wg
 
 import (
 	"errors"
-	"time"
 
 	"github.com/loden-net/loden/backend/engine/wg/state"
 	"github.com/loden-net/loden/backend/engine/wg/uapi"
@@ -52,7 +51,7 @@ func (d *Device) export() *state.Device {
 
 // restore gives a new device the state that another device exported.
 func (d *Device) restore(s *state.Device) error {
-	d.born = time.Now().Add(-s.Now) // moments stay what they are
+	d.clock = newClock(s.Now) // moments keep their meaning
 	want := &uapi.Request{ListenPort: opt.Some(s.Port), Mark: opt.Some(s.Mark)}
 	if !s.Private.IsZero() {
 		want.PrivateKey = opt.Some(s.Private)
