@@ -38,6 +38,26 @@ func checkTestNames(t *testing.T, document string) {
 	}
 }
 
+// A reader of the documents follows their links.
+func TestLinksOfTheDocumentsLeadToFiles(t *testing.T) {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, document := range append(documents, "../../README.md", "../../CONTRIBUTING.md", "../../SECURITY.md") {
+		data, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(data, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), string(m[1]))); err != nil {
+				t.Errorf("%s links to %s, which does not exist", filepath.Base(document), m[1])
+			}
+		}
+	}
+}
+
 // read returns a file of the tree.
 func read(t *testing.T, file string) string {
 	t.Helper()

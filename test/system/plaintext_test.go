@@ -10,8 +10,8 @@ import (
 )
 
 // plaintextDaemon stands in for `loden`: it gives the node the same addresses, routes and
-// masquerade, but without a tunnel. What the lab says of it is the control of everything
-// the lab's verdict on the real cluster.
+// masquerade, but without a tunnel. The lab's verdict on it is the control of the
+// lab's verdict on the real cluster.
 const plaintextDaemon = `#!/bin/sh
 set -e
 [ "$1" = run ] || exit 0
