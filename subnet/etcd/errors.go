@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -56,7 +57,7 @@ func (c *client) explain(what string, err error) error {
 		return fmt.Errorf("%s: %w at %s: list voting members that have a leader in --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
 	}
 	if errors.Is(err, context.DeadlineExceeded) || unavailable(err) {
-		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
+		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)%s", what, ErrUnavailable, endpoints, c.cause(err), proxyHint(c.opts.Endpoints, http.ProxyFromEnvironment))
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
