@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -314,7 +315,8 @@ func (d *Device) wgChanges(have live, key PrivateKey, want Config) (changes []di
 	}
 	c := comparison{live: have.peers, want: want, published: published, now: time.Now(), spare: spare.Public()}
 	edits, publications := c.edits(), c.publications()
-	remember := !maps.Equal(published, publications)
+	// A new peer may mean that an earlier step deletes the interface, and its record with it.
+	remember := !maps.Equal(published, publications) || slices.ContainsFunc(edits, func(e edit) bool { return e.verb == add })
 	switch {
 	case len(edits) > 0:
 		verb, object := describe(edits)

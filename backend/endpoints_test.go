@@ -96,3 +96,16 @@ func TestDaemonThatStartsFromDiskOnlyAddsUntilTheStoreHasSpoken(t *testing.T) {
 		}
 	})
 }
+
+func TestRecordOutlivesTheReplacementOfTheInterfaceByAnotherKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := netip.MustParseAddrPort("192.0.2.2:51820")
+		n := newFakeNode(t, NewFake().Kernel(), Peer{Key: key(2), Endpoint: at})
+		n.openAs("loden")
+		made := n.apply() // which proves that a second look finds no change
+		want := "device: delete loden0: another kind of WireGuard is wanted"
+		if made[0] != want || n.record[key(2)] != at {
+			t.Errorf("changes %q, record %v", made, n.record)
+		}
+	})
+}

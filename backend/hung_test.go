@@ -47,7 +47,13 @@ func newFakeNode(t *testing.T, f *Fake, peers ...Peer) *fakeNode {
 // open opens the device anew, as a daemon does that starts.
 func (n *fakeNode) open() {
 	n.t.Helper()
-	d, err := n.Device(Options{Name: "loden0", RunDir: n.t.TempDir(), Log: zerolog.New(zerolog.NewTestWriter(n.t))})
+	n.openAs("auto")
+}
+
+// openAs opens the device anew with an engine asked for.
+func (n *fakeNode) openAs(engineName string) {
+	n.t.Helper()
+	d, err := n.Device(Options{Name: "loden0", Engine: engineName, RunDir: n.t.TempDir(), Log: zerolog.New(zerolog.NewTestWriter(n.t))})
 	if err != nil {
 		n.t.Fatal(err)
 	}
