@@ -17,11 +17,11 @@ import (
 // ErrOutOfSubnets says that every subnet of a family is taken.
 var ErrOutOfSubnets = errors.New("out of subnets")
 
-// Allocate chooses one free subnet for each family of n. A preferred subnet is kept when
+// Allocate chooses a free subnet for each family of n. A preferred subnet is kept when
 // it fits n and overlaps no lease in taken. Otherwise the choice is spread evenly over
 // what is free by a hash of seed, so that nodes which start together, each with its own
 // name as the seed, rarely meet; a retry passes another seed. The IPv6 subnet has the
-// number of the IPv4 one where that is free, which people find easier to read.
+// number of the IPv4 subnet where that is free: people find it easier to read.
 //
 // Only the Subnets of taken matter. The error is ErrOutOfSubnets.
 func Allocate(n config.Network, seed string, prefer opt.Dual[netip.Prefix], taken []Lease) (opt.Dual[netip.Prefix], error) {
@@ -49,8 +49,8 @@ type span struct{ low, high uint64 }
 // most bounds how many subnets of a range are ever used: sums of two stay in a uint64.
 const most = 1 << 62
 
-// choose returns the number of a free subnet: the preferred one, else the one numbered
-// like the other family's, else one that the seed picks. used is sorted and disjoint.
+// choose returns the number of a free subnet: the preferred subnet, else the
+// number of the other family's subnet, else a number that the seed picks. used is sorted and disjoint.
 func (s space) choose(used []span, prefer opt.Option[netip.Prefix], number opt.Option[uint64], seed string) (uint64, error) {
 	if p, ok := prefer.Get(); ok && s.r.Contains(p) {
 		if i := s.index(p.Addr()); isFree(used, i) {

@@ -22,7 +22,7 @@ func parse(t testing.TB, doc string) config.Network {
 	return n
 }
 
-// every lists all subnets of a small range, one by one: the obvious way.
+// every lists all subnets of a small range in turn: the obvious way.
 func every(r config.Range) []netip.Prefix {
 	var out []netip.Prefix
 	for p := netip.PrefixFrom(r.SubnetMin, r.SubnetLen); ; {

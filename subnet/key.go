@@ -25,15 +25,15 @@ func FormatKey(subnets opt.Dual[netip.Prefix]) string {
 	return strings.Join(parts, "&")
 }
 
-// FormatSubnet returns one subnet as it stands in keys: the '/' of a CIDR would start
+// FormatSubnet returns a subnet as it stands in keys: the '/' of a CIDR would start
 // another level, so it is a '-'.
 func FormatSubnet(p netip.Prefix) string {
 	return p.Addr().String() + "-" + strconv.Itoa(p.Bits())
 }
 
-// ParseKey reads what FormatKey writes and nothing else: no other spelling of an address,
+// ParseKey reads the text that FormatKey writes, and no other text: no second spelling of an address,
 // no host bits, no length 0, no zone, no IPv4-mapped IPv6. So each set of subnets has
-// exactly one key, and each key one set. It never panics.
+// a single key, and each key a single set. It never panics.
 func ParseKey(key string) (opt.Dual[netip.Prefix], error) {
 	var none opt.Dual[netip.Prefix]
 	first, second, both := strings.Cut(key, "&")
@@ -54,7 +54,7 @@ func ParseKey(key string) (opt.Dual[netip.Prefix], error) {
 	return subnets.With(opt.V6, p), nil
 }
 
-// parseSubnet reads one "address-length".
+// parseSubnet reads a text "address-length".
 func parseSubnet(text string) (netip.Prefix, error) {
 	address, length, ok := strings.Cut(text, "-")
 	if !ok {
@@ -75,7 +75,7 @@ func parseSubnet(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// clip keeps what strangers wrote from flooding a log line.
+// clip keeps text of other writers from flooding a log line.
 func clip(s string) string {
 	const limit = 120 // longer than the longest valid key, 18 + 1 + 43 bytes
 	if len(s) <= limit {

@@ -10,8 +10,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// Saved is what a node keeps on disk to start without etcd: the network document, its own
-// lease, and everybody's.
+// Saved is the state that a node keeps on disk to start without etcd: the network document, its own
+// lease, and all leases.
 type Saved struct {
 	At       time.Time // when it was true
 	Document []byte    // the network document as it stands in etcd, for config.ParseNetwork
@@ -19,8 +19,8 @@ type Saved struct {
 	Snapshot Snapshot  // Problems and Released are not saved
 }
 
-// savedFile is Saved as a file. Leases stand there as in etcd, so one codec guards both
-// doors.
+// savedFile is Saved as a file. Leases stand there as in etcd, so the same codec checks
+// both.
 type savedFile struct {
 	Version  int          `json:"version"`
 	At       int64        `json:"at"` // Unix seconds
@@ -56,7 +56,7 @@ func saveLease(l Lease) savedLease {
 	return savedLease{Key: FormatKey(l.Subnets), Value: FormatValue(l), Since: l.Since}
 }
 
-// DecodeSaved reads what Encode wrote. The file is input from outside: an entry that is no
+// DecodeSaved reads the file that Encode wrote. The file is input from outside: an entry that is no
 // lease becomes a Problem of the snapshot, and a file without a usable own lease is an
 // error. Whether the leases make sense is for Validate to say, as for those from etcd.
 func DecodeSaved(data []byte) (Saved, error) {

@@ -1,4 +1,4 @@
-// Package subnet owns the question of who holds which pod addresses: leases, snapshots of
+// Package subnet owns the question which node holds which pod addresses: leases, snapshots of
 // all leases, their text form, the choice of a free subnet, and which leases of other
 // nodes to believe. It is pure: it knows nothing of etcd (that is subnet/etcd) or of the
 // kernel.
@@ -14,13 +14,13 @@ import (
 	"github.com/loden-net/loden/config/opt"
 )
 
-// Lease is one node's claim to its subnets, and how to reach it. It is comparable with ==.
+// Lease is a node's claim to its subnets, and how to reach it. It is comparable with ==.
 type Lease struct {
 	Node      string                   // node name; empty for a lease that flannel wrote
-	Subnets   opt.Dual[netip.Prefix]   // masked; at least one family
-	Endpoints opt.Dual[netip.AddrPort] // underlay addresses by underlay family; at least one, unless Waiting
+	Subnets   opt.Dual[netip.Prefix]   // masked; a family or both
+	Endpoints opt.Dual[netip.AddrPort] // underlay addresses by underlay family; none only if Waiting
 	Key       wgtypes.Key              // WireGuard public key; zero if Waiting
-	Since     int64                    // etcd create revision: the lower one is the older claim
+	Since     int64                    // etcd create revision: the lower number is the older claim
 	Claimed   int64                    // Unix seconds at the claim, by the claiming node's clock; 0: not said
 	Reserved  bool                     // the claim has no time to live: it outlasts its node
 	Leaving   bool                     // its node is giving it back: its removal is next, and wanted
@@ -30,7 +30,7 @@ type Lease struct {
 // back): it holds subnets and reaches nobody.
 func (l Lease) Waiting() bool { return l.Reserved && l.Key == wgtypes.Key{} }
 
-// Older orders leases by age of the claim, oldest first; claims of one moment by their
+// Older orders leases by age of the claim, oldest first; claims of the same moment by their
 // key form, so that every node orders them alike.
 func Older(a, b Lease) int {
 	if a.Since != b.Since { // nearly always; the text is costly over thousands of leases
@@ -39,7 +39,7 @@ func Older(a, b Lease) int {
 	return cmp.Compare(FormatKey(a.Subnets), FormatKey(b.Subnets))
 }
 
-// Snapshot is all leases at one moment: complete, sorted, never mutated once made.
+// Snapshot is all leases at a moment: complete, sorted, never mutated once made.
 // Reservations that wait for their node are not in it.
 type Snapshot struct {
 	Revision int64     // etcd revision it is true at
@@ -56,9 +56,9 @@ func (s Snapshot) Same(t Snapshot) bool {
 	return slices.Equal(s.Leases, t.Leases) && slices.Equal(s.Problems, t.Problems) && slices.Equal(s.Released, t.Released)
 }
 
-// Problem is something wrong with what another node, or an operator, wrote. It is shown in
-// status and metrics; it never stops anything else.
+// Problem is a fault in a text that another node, or an operator, wrote. It is shown in
+// status and metrics; it never stops another lease.
 type Problem struct {
 	Object string `json:"object"` // the etcd key, or the node, it is about
-	Reason string `json:"reason"` // one lower-case sentence
+	Reason string `json:"reason"` // a lower-case sentence
 }

@@ -18,9 +18,9 @@ type Identity struct {
 	Subnets opt.Dual[netip.Prefix] // of its own lease
 }
 
-// Validate returns the leases of other nodes that may become peers, oldest first, and what
-// is wrong with the rest. Whoever may write to etcd may write anything, so leases are
-// judged as data from outside:
+// Validate returns the leases of other nodes that may become peers, oldest first, and the
+// faults of the rest. A writer of etcd can write any text, so leases are judged as data from
+// outside:
 //
 //   - a subnet has the network's length, lies in the network, and is a subnet of nobody
 //     older and not ours;
@@ -28,8 +28,8 @@ type Identity struct {
 //   - an endpoint is an address that a packet can be sent to, outside the overlay.
 //
 // A half of a family that the network has switched off is dropped in silence. A lease with
-// one wrong subnet is refused whole; a wrong endpoint is dropped, and the lease with it
-// when it was the only one. Claims are believed by age, so the order of leases does not
+// a wrong subnet is refused whole; a wrong endpoint is dropped, and the lease with it
+// when it was the only endpoint. Claims are believed by age, so the order of leases does not
 // matter.
 func Validate(n config.Network, self Identity, leases []Lease) (peers []Lease, problems []Problem) {
 	j := judge{
@@ -60,11 +60,11 @@ func Validate(n config.Network, self Identity, leases []Lease) (peers []Lease, p
 	return peers, problems
 }
 
-// judge is what has been believed so far.
+// judge holds the leases that were believed so far.
 type judge struct {
 	network config.Network
 	self    Identity
-	subnets map[netip.Prefix]Lease // all of one length per family, so overlap is equality
+	subnets map[netip.Prefix]Lease // all of the same length per family, so overlap is equality
 	keys    map[wgtypes.Key]Lease
 }
 
@@ -124,8 +124,8 @@ func (j judge) refuseSubnet(r config.Range, f opt.Family, p netip.Prefix) string
 	return ""
 }
 
-// ownLost reports what of our own lease is somebody's older claim: every other node
-// believes that one.
+// ownLost reports which subnets of our own lease are in an older claim of another node: every other node
+// believes the older claim.
 func (j judge) ownLost(own Lease) (problems []Problem) {
 	for _, p := range own.Subnets.All() {
 		if older, taken := j.subnets[p]; taken {

@@ -14,7 +14,7 @@ import (
 
 const dualDoc = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48","Backend":{"Type":"wireguard"}}`
 
-// peer is a lease that nothing is wrong with.
+// peer is a valid lease.
 func peer(t testing.TB, node string, leaf string, fill byte, since int64) subnet.Lease {
 	return subnet.Lease{
 		Node: node, Subnets: mustKey(t, leaf), Key: key(fill), Since: since,
@@ -110,7 +110,7 @@ func TestValidateTakes(t *testing.T) {
 	}
 }
 
-// flannel issue 2073, k3s 5216: the fix for stale peers broke nodes behind one NAT address.
+// flannel issue 2073, k3s 5216: the fix for stale peers broke nodes behind a common NAT address.
 func TestValidateTakesTwoNodesBehindOneAddress(t *testing.T) {
 	a, b := peer(t, "a", "10.5.2.0-24", 2, 1), peer(t, "b", "10.5.3.0-24", 3, 2)
 	b.Endpoints.V4 = endpoint("192.0.2.2:51821")
@@ -145,7 +145,7 @@ func TestValidateKeepsAPeerWhoseOtherEndpointIsBad(t *testing.T) {
 func TestValidateSaysThatOurSubnetIsAnothersOlderClaim(t *testing.T) {
 	n := parse(t, dualDoc)
 	self := peer(t, "self", "10.5.1.0-24&fd00:5:0:1::-64", 1, 100)
-	// The identity has no subnets yet: a node that starts from what is in the store.
+	// The identity has no subnets yet: a node that starts from the store.
 	_, problems := subnet.Validate(n, subnet.Identity{Node: "self", Key: key(1)}, []subnet.Lease{self, peer(t, "", "10.5.7.0-24&fd00:5:0:1::-64", 2, 50)})
 	if len(problems) != 1 || !strings.Contains(problems[0].Reason, "our subnet fd00:5:0:1::/64 is held by the older lease") {
 		t.Errorf("got %v", problems)
@@ -159,7 +159,7 @@ func TestValidateSkipsReservationsThatWait(t *testing.T) {
 	}
 }
 
-// Whatever strangers write, peers never share a subnet or a key, and order does not matter.
+// For any text of other writers, peers never share a subnet or a key, and order does not matter.
 func TestValidatePeersNeverCollide(t *testing.T) {
 	n := parse(t, dualDoc)
 	self := subnet.Identity{Node: "self", Key: key(1), Subnets: mustKey(t, "10.5.1.0-24&fd00:5:0:1::-64")}

@@ -13,7 +13,7 @@ import (
 )
 
 // value is a lease as it stands in the store. The first five members are flannel's, in its
-// order and with its rules for what is omitted; the rest is ours and flannel ignores it.
+// order and with its rules for omitted members; the rest is ours and flannel ignores it.
 type value struct {
 	PublicIP      string  // "0.0.0.0" when there is none: flannel's type has no absence
 	PublicIPv6    *string // null when there is none, but never omitted
@@ -37,7 +37,7 @@ type tunnel struct {
 
 const backendType = "wireguard"
 
-// maxValue bounds what is read from the store, bytes. A lease of ours has about 400.
+// maxValue bounds the values that are read from the store, bytes. A lease of ours has about 400.
 const maxValue = 16 << 10
 
 // FormatValue returns the value of a lease in the store: flannel's JSON, member for
@@ -55,8 +55,8 @@ func FormatValue(l Lease) []byte {
 	}
 	if l.Key != (wgtypes.Key{}) {
 		v.BackendType = backendType
-		// One of two ports stands in for the other where only one is known, because a
-		// flannel node dials whichever its mode prefers.
+		// A known port stands in for an unknown one, because a flannel node dials the
+		// family that its mode prefers.
 		if l.Subnets.V4.Present() {
 			v.BackendData = &tunnel{PublicKey: l.Key.String(), Port: firstPort(e4, e6)}
 		}
@@ -106,7 +106,7 @@ func (v value) ports() (p4, p6 uint16) {
 // ignored; those it needs must be right. An endpoint whose port is not given has port 0. A
 // value with no backend at all, as flannel's reservations are written, gives a lease with
 // no key.
-// The error says what is wrong in words fit for a Problem. It never panics.
+// The error names the fault in words fit for a Problem. It never panics.
 func ParseValue(subnets opt.Dual[netip.Prefix], data []byte) (Lease, error) {
 	if len(data) > maxValue {
 		return Lease{}, fmt.Errorf("value of %d bytes is longer than %d", len(data), maxValue)
@@ -181,8 +181,8 @@ func (v value) key() (wgtypes.Key, error) {
 	return k, nil
 }
 
-// endpoints returns where the node can be reached. Whether such an address makes sense is
-// for Validate to say.
+// endpoints returns where the node can be reached. Validate judges whether the
+// address makes sense.
 func (v value) endpoints() (opt.Dual[netip.AddrPort], error) {
 	var out opt.Dual[netip.AddrPort]
 	p4, p6 := v.ports()

@@ -15,8 +15,8 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// maxTries bounds how often a lost race is run again. Each try chooses among what is free
-// by another hash, so a node that loses thirty races in a row has another problem.
+// maxTries bounds how often a lost race is run again. Each try chooses among the free
+// subnets by another hash, so a node that loses thirty races in a row has another problem.
 const maxTries = 30
 
 // errRace says that the store changed between the survey and the transaction.
@@ -43,7 +43,7 @@ func (r *Registry) Acquire(ctx context.Context, want Want) (*Claim, error) {
 	if err == nil {
 		r.held.Store(true)
 	}
-	if err != nil && !errors.Is(err, ErrUnavailable) { // the next Acquire finds what was written without an answer
+	if err != nil && !errors.Is(err, ErrUnavailable) { // the next Acquire finds keys that were written without an answer
 		x.giveUp(ctx)
 	}
 	return c, err
@@ -74,7 +74,7 @@ func (r *Registry) Choice(ctx context.Context, want Want) (Choice, error) {
 		return Choice{}, err
 	}
 	s.learn(conflicts)
-	if s.suspect { // as Acquire does when it loses the race to such a key
+	if s.suspect { // as Acquire does when it loses the race to an orphan
 		if err := r.addOrphans(ctx, &s); err != nil {
 			return Choice{}, err
 		}
@@ -93,7 +93,7 @@ func checkName(what, name string) error {
 	return fmt.Errorf("%s: node name %q is not valid: give a name of letters, digits, '.', '-' and '_'", what, name)
 }
 
-// survey reads the node's record and all leases at one revision, then the owner keys that
+// survey reads the node's record and all leases at the same revision, then the owner keys that
 // the survey asks for.
 func (r *Registry) survey(ctx context.Context, want Want, form string) (survey, error) {
 	s := newSurvey(r.keys, want)
@@ -237,7 +237,7 @@ func (x *acquisition) commit(ctx context.Context, s survey, d decision) (*Claim,
 	l := stored{form: d.form, id: id, lease: d.lease, create: kvs[0].CreateRevision, mod: kvs[0].ModRevision, named: k.named(d.lease)}
 	l.lease.Since = l.create
 	c := &Claim{r: x.r, store: l}
-	if overtaken(k, l, kvs[1:]) { // the next survey sees what is in the way
+	if overtaken(k, l, kvs[1:]) { // the next survey sees the conflict
 		return nil, nil, errors.Join(fmt.Errorf("%s: %w", d.write.what, errRace), c.drop(ctx))
 	}
 	return c, nil, nil

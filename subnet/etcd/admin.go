@@ -24,7 +24,7 @@ type Entry struct {
 }
 
 // Leases returns all leases and reservations, oldest first, and the keys of the branch that
-// are no lease. It asks for each lease's time to live, one request each: it is for people,
+// are no lease. It asks for each lease's time to live, a request each: it is for people,
 // not for the daemon.
 func (r *Registry) Leases(ctx context.Context) ([]Entry, []subnet.Problem, error) {
 	v, err := r.list(ctx)

@@ -12,7 +12,7 @@ import (
 // cluster do not come back in step.
 type backoff struct{ last time.Duration }
 
-// rest starts over when what began at that moment went well for a while.
+// rest starts over when the attempt that began then went well for a while.
 func (b *backoff) rest(began time.Time) {
 	if time.Since(began) > time.Minute {
 		*b = backoff{}

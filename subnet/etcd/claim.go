@@ -17,7 +17,7 @@ import (
 type Claim struct {
 	r *Registry
 
-	mu    sync.Mutex // guards what follows, across a request that reads or writes the lease
+	mu    sync.Mutex // guards the field below, across a request that reads or writes the lease
 	store stored
 }
 
@@ -30,7 +30,7 @@ func (c *Claim) Lease() subnet.Lease {
 
 // Keep blocks until ctx ends or the lease is lost; then errors.Is(err, ErrLeaseLost). It
 // renews the lease without writing it, and checks at intervals, and at every event on its
-// key, whether the store still says what this node wrote. While etcd is away it waits.
+// key, whether the store still has this node's lease as written. While etcd is away it waits.
 func (c *Claim) Keep(ctx context.Context) error { return keeper{c}.run(ctx) }
 
 // Update publishes other endpoints or another key for the same subnets. No other field of
@@ -116,7 +116,7 @@ func (c *Claim) put(ctx context.Context, next subnet.Lease) error {
 	return nil
 }
 
-// verify asks whether the store still says what this node wrote, and returns the revision
+// verify asks whether the store still has the lease as this node wrote it, and returns the revision
 // of the answer.
 func (c *Claim) verify(ctx context.Context) (int64, error) {
 	c.mu.Lock()

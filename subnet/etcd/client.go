@@ -20,7 +20,7 @@ type client struct {
 	config clientv3.Config
 	health health
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	etcd   *clientv3.Client
 	closed bool
 }
@@ -60,8 +60,8 @@ func (c *client) dial() (*clientv3.Client, error) {
 	return made, nil
 }
 
-// do sends one request: it has RPCTimeout, Status shows its outcome, and its error says
-// what was done, to which etcd, and what to try. When a member refuses to serve (a learner,
+// do sends one request: it has RPCTimeout, Status shows its outcome, and its error names
+// the action, the etcd, and the remedy. When a member refuses to serve (a learner,
 // a member without a leader), the request is sent again to the members that serve.
 func (c *client) do(ctx context.Context, what string, send func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RPCTimeout)
@@ -190,7 +190,7 @@ func (c *client) renew(ctx context.Context, id etcdID) (int64, error) {
 	return ttl, err
 }
 
-// revoke ends an etcd lease and deletes what hangs on it.
+// revoke ends an etcd lease and deletes the keys that hang on it.
 func (c *client) revoke(ctx context.Context, id etcdID) error {
 	err := c.do(ctx, "revoke lease", func(ctx context.Context, etcd *clientv3.Client) error {
 		_, err := etcd.Revoke(ctx, id)

@@ -16,7 +16,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Want is what a node asks of the store: a lease in a network.
+// Want is the request of a node: a lease in a network.
 type Want struct {
 	Network config.Network
 	Lease   subnet.Lease           // Node, Key and Endpoints matter, and no other field
@@ -24,7 +24,7 @@ type Want struct {
 	Avoid   []netip.Prefix         // no newly chosen subnet overlaps them; subnets that the node holds stay
 }
 
-// decision is what to do for a survey: the lease that the node gets, and the transaction
+// decision is the answer to a survey: the lease that the node gets, and the transaction
 // that makes it so.
 type decision struct {
 	lease subnet.Lease
@@ -34,7 +34,7 @@ type decision struct {
 	since opt.Option[int64]  // set: leases of flannel that appear after this revision may overlap ours
 }
 
-// decide returns what to do for a node that wants a lease: the subnets that it already
+// decide returns the decision for a node that wants a lease: the subnets that it already
 // holds as far as they fit the network, and new subnets for the families that lack one. It
 // is a function of its arguments alone. try picks other free subnets after a lost race;
 // seconds is the time to live of our etcd lease. Errors: ErrNameTaken, subnet.ErrOutOfSubnets.
@@ -70,7 +70,7 @@ func decide(s survey, try int, now time.Time, seconds int64) (decision, error) {
 	return d, nil
 }
 
-// decideReservation returns what to do to set the subnets of want aside for want's node,
+// decideReservation returns the decision to set the subnets of want aside for want's node,
 // for good. Families that want does not give are allocated.
 func decideReservation(s survey, try int) (decision, error) {
 	subnets, err := s.choose(try)
@@ -205,8 +205,8 @@ func (s *survey) complete(d decision) bool {
 }
 
 // writeTo sets d's transaction: it writes the lease, its owner keys and the node's record,
-// and deletes what the node held and holds no longer, if what the survey saw of these keys
-// still stands.
+// and deletes the keys that the node held and holds no longer, if these keys are still as the
+// survey saw them.
 func (s *survey) writeTo(d *decision, hangs opt.Option[etcdID]) {
 	k, node := s.keys, s.want.Lease.Node
 	owners := k.ownersOf(d.lease.Subnets)

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// diagnoseLimit bounds the look at one endpoint.
+// diagnoseLimit bounds the look at an endpoint.
 const diagnoseLimit = 500 * time.Millisecond
 
-// diagnose says why no endpoint answers, in the words of the first one that says anything
-// at all: gRPC keeps the reason to itself and lets the time run out.
+// diagnose says why no endpoint answers, in the words of the first endpoint that gives a reason: gRPC keeps the reason to itself and lets the time run out.
 func (c *client) diagnose() string {
 	for _, endpoint := range c.opts.Endpoints {
 		u, err := url.Parse(endpoint)

@@ -60,7 +60,7 @@ func (r *Registry) document(ctx context.Context) (d Document, at int64, err erro
 
 // WatchNetwork blocks until ctx ends and calls emit with the document, or why there is
 // none, at once and whenever either changes. While etcd is away it reports ErrUnavailable
-// once. The error is that of ctx.
+// once. The error is ctx's.
 func (r *Registry) WatchNetwork(ctx context.Context, emit func(Document, error)) error {
 	attempts := backoff{}
 	told := "" // the last error's text, so that waiting is said once
@@ -105,14 +105,14 @@ func (r *Registry) awaitChange(ctx context.Context, at int64) bool {
 		return true
 	case resp, ok := <-etcd.Watch(ctx, r.keys.config(), clientv3.WithRev(at+1)):
 		if err := resp.Err(); err != nil {
-			_ = r.failed(ctx, "watch network document", err) // the request that follows says what is wrong
+			_ = r.failed(ctx, "watch network document", err) // the request that follows reports the fault
 			return false
 		}
 		return ok
 	}
 }
 
-// Moves says what PutNetwork does when living leases do not fit the new document, so that
+// Moves tells PutNetwork how to act when living leases do not fit the new document, so that
 // their nodes would get other subnets and running pods would lose their addresses. The zero
 // value is RefuseMoves.
 type Moves int

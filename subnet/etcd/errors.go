@@ -26,7 +26,7 @@ var (
 	ErrNoNetwork = errors.New("no network document")
 
 	// ErrLeaseLost says that a claim is no longer in the store as it was written: expired,
-	// deleted, taken by another, or etcd is another one. Acquire again.
+	// deleted, taken by another node, or etcd was replaced. Acquire again.
 	ErrLeaseLost = errors.New("lease lost")
 
 	// ErrNameTaken says that a living lease has this node's name and another node's
@@ -44,7 +44,7 @@ var (
 	ErrWouldMove = errors.New("network document does not fit living leases")
 )
 
-// explain adds to an error of etcd's client what was being done and what to try.
+// explain adds to an error of etcd's client the action and the remedy.
 func (c *client) explain(what string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", what, context.Canceled)
@@ -62,7 +62,7 @@ func (c *client) explain(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// remedy returns what an operator does against a refusal, "" when err is not a refusal.
+// remedy returns the operator's remedy for a refusal, "" when err is not a refusal.
 func (c *client) remedy(err error) string {
 	switch {
 	case errors.Is(err, rpctypes.ErrPermissionDenied):

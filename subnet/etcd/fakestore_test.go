@@ -87,7 +87,7 @@ func (f *fakeStore) commit(t transaction, id etcdID) (conflicts []*mvccpb.KeyVal
 	return nil, true
 }
 
-// survey reads what a registry reads.
+// survey reads the keys that a registry reads.
 func (f *fakeStore) survey(keys layout, want Want, granted map[etcdID]int64) survey {
 	s := newSurvey(keys, want)
 	s.revision = f.revision

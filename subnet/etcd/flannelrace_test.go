@@ -17,7 +17,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// A flannel node that writes between our look and our write loses us nothing but the race,
+// A flannel node that writes between our look and our write costs us only the race,
 // in either family.
 func TestFlannelWritesBetweenLookAndWrite(t *testing.T) {
 	n, err := config.ParseNetwork([]byte(`{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48"}`))
@@ -32,7 +32,7 @@ func TestFlannelWritesBetweenLookAndWrite(t *testing.T) {
 		"IPv4": "10.5.9.0-24&fd00:5:0:77::-64", "IPv4 alone": "10.5.9.0-24", "IPv6": "10.5.77.0-24&fd00:5:0:9::-64",
 	} {
 		t.Run(name, func(t *testing.T) {
-			own := fmt.Sprintf("/race/%s-%d", name, time.Now().UnixNano()) // a second run finds nothing of the first
+			own := fmt.Sprintf("/race/%s-%d", name, time.Now().UnixNano()) // a second run finds no key of the first
 			r, err := Open(t.Context(), Options{Endpoints: []string{os.Getenv("LODEN_TEST_SHARED")}, Prefix: own}, zerolog.Nop())
 			if err != nil {
 				t.Fatal(err)

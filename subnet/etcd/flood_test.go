@@ -32,8 +32,8 @@ func burst(t *testing.T, c *clientv3.Client, n int, value string) {
 	wg.Wait()
 }
 
-// Whoever may write under the prefix may write any amount: a node still starts, says what
-// is wrong, and uses little memory. Eighty values of 1 MB are far more than a page.
+// A writer under the prefix can write any amount: a node still starts, names the fault, and
+// uses little memory. Eighty values of 1 MB are far more than a page.
 func TestFloodOfLargeValuesCostsAPageAndNoNode(t *testing.T) {
 	t.Parallel()
 	server := own(t)
@@ -102,7 +102,7 @@ func TestValueLargerThanAMessageIsAProblem(t *testing.T) {
 }
 
 // Thousands of keys while the consumer needs 10 ms for each snapshot: the number of
-// snapshots is that of the time, not that of the keys.
+// snapshots follows from the time, not from the number of keys.
 func TestBurstOfKeysIsFewSnapshots(t *testing.T) {
 	r, c := open(t, nil), plain(t, shared)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,7 +15,7 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// plain returns etcd's own client, for what Loden does not do.
+// plain returns etcd's own client, for requests that Loden does not send.
 func plain(t *testing.T, endpoints ...string) *clientv3.Client {
 	t.Helper()
 	conf := clientv3.Config{Endpoints: endpoints}
@@ -68,7 +68,7 @@ func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() 
 
 var (
 	prefixes sync.Map     // *testing.T → its prefix
-	runs     atomic.Int64 // numbers them: a test that runs twice finds nothing of its first run
+	runs     atomic.Int64 // numbers them: a test that runs twice finds no key of its first run
 )
 
 // prefix returns the prefix of this run of the test.

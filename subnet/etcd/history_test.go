@@ -40,7 +40,7 @@ func histories(t *testing.T) int {
 }
 
 // Nodes join, leave, expire, wake up too late and lose requests, all at once, over and
-// over, beside a lease that flannel wrote. Each history must be one that a single list of
+// over, beside a lease that flannel wrote. Each history must be a history that a single list of
 // holders could have produced, and no event in etcd may show a subnet of either family
 // held twice.
 func TestAllocationIsLinearizable(t *testing.T) {
@@ -69,7 +69,7 @@ func TestAllocationIsLinearizable(t *testing.T) {
 	}
 }
 
-// tally counts what happened.
+// tally counts the outcomes.
 type tally struct{ acquired, lost, unknown, released, expired, full atomic.Int64 }
 
 func (s *tally) String() string {
@@ -77,7 +77,7 @@ func (s *tally) String() string {
 		s.acquired.Load(), s.released.Load(), s.expired.Load(), s.lost.Load(), s.unknown.Load(), s.full.Load())
 }
 
-// lossy loses requests, or only their answers, when the context says so. The status is one
+// lossy loses requests, or only their answers, when the context says so. The status is a status
 // that etcd's client does not try again by itself.
 func lossy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	draw, ok := ctx.Value(lossKey{}).(func() float64)
@@ -96,7 +96,7 @@ func lossy(ctx context.Context, method string, req, reply any, cc *grpc.ClientCo
 
 type lossKey struct{}
 
-// player is one node of a history.
+// player is a node of a history.
 type player struct {
 	h    *history
 	r    *etcd.Registry
@@ -108,7 +108,7 @@ type player struct {
 	updates uint16
 }
 
-// history is one run.
+// history is a run.
 type history struct {
 	t     *testing.T
 	stats *tally
@@ -168,9 +168,9 @@ func oneHistory(t *testing.T, shared *etcd.Registry, c *clientv3.Client, seed ui
 	}
 }
 
-// step does one thing at random.
+// step does an operation at random.
 func (p *player) step(ctx context.Context) {
-	if p.rnd.IntN(3) == 0 { // a bad network for one operation
+	if p.rnd.IntN(3) == 0 { // a bad network for an operation
 		ctx = context.WithValue(ctx, lossKey{}, func() float64 { return p.rnd.Float64() })
 	}
 	if len(p.old) == 0 || p.rnd.IntN(5) < 2 {
@@ -184,7 +184,7 @@ func (p *player) step(ctx context.Context) {
 	case 1:
 		p.expire(claim)
 	case 2:
-		p.update(ctx, p.old[p.rnd.IntN(len(p.old))]) // perhaps one that ended long ago
+		p.update(ctx, p.old[p.rnd.IntN(len(p.old))]) // perhaps a claim that ended long ago
 	default:
 		p.h.record(int(p.host), input{op: "list"}, func() output { return list(ctx, p.r) })
 	}
@@ -240,7 +240,7 @@ func (p *player) release(ctx context.Context, c *etcd.Claim) {
 	})
 }
 
-// outcome sorts an error: nothing was done, or nobody knows.
+// outcome sorts an error: no write was done, or it is not known.
 func (p *player) outcome(err error) output {
 	switch {
 	case err == nil:

@@ -22,7 +22,7 @@ func (l layout) lease(form string) string { return l.leases() + form }
 // owners is the branch of the owner keys. On the wire it is called "guards".
 func (l layout) owners() string { return l.prefix + "/guards/" }
 
-// owner returns the owner key of one subnet: its value is the name of the node that holds
+// owner returns the owner key of a subnet: its value is the name of the node that holds
 // the subnet.
 func (l layout) owner(p netip.Prefix) string { return l.owners() + subnet.FormatSubnet(p) }
 

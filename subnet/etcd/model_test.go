@@ -12,7 +12,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// What the model knows of an operation.
+// The model's view of an operation.
 type (
 	input struct {
 		op, node string
@@ -30,7 +30,7 @@ type (
 	}
 )
 
-// holders is the state of the model: who holds what. A node that has nothing is the zero
+// holders is the state of the model: the subnets of each node. A node without a lease is the zero
 // holding. It is comparable.
 type holders [5]holding
 
@@ -39,7 +39,7 @@ var flannels = holding{subnets: opt.Dual[netip.Prefix]{
 	V4: opt.Some(netip.MustParsePrefix("10.9.0.12/30")), V6: opt.Some(netip.MustParsePrefix("fd09:0:0:10::/62")),
 }}
 
-// model is the allocation as one list of holders. A claim without an answer may hold
+// model is the allocation as a single list of holders. A claim without an answer may hold
 // something the list does not know: that only takes room, and shows with the next answer.
 var model = porcupine.NondeterministicModel{
 	Init: func() []any { return []any{holders{4: flannels}} },
@@ -50,7 +50,7 @@ var model = porcupine.NondeterministicModel{
 			return s.acquire(slot(i.node), o)
 		case "update":
 			if o.ok && s[slot(i.node)].since != i.since {
-				return nil // it wrote what it does not hold
+				return nil // it wrote a lease that it does not hold
 			}
 		case "remove":
 			return s.remove(i, o)
@@ -126,7 +126,7 @@ func overlap(a, b opt.Dual[netip.Prefix], f opt.Family) bool {
 }
 
 // watchForDuplicates follows everything under a branch, event by event, and counts each
-// time that two leases of one prefix hold one subnet. The returned function ends it.
+// time that two leases of a prefix hold the same subnet. The returned function ends it.
 func watchForDuplicates(t *testing.T, c *clientv3.Client, branch string) func() (map[opt.Family]int, int) {
 	t.Helper()
 	resp, err := c.Get(t.Context(), branch)

@@ -17,8 +17,8 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// node does what `loden run` does with the registry: it keeps a lease, acquires it again
-// when it is lost, and follows the others through the removal hold.
+// node uses the registry as `loden run` does: it keeps a lease, acquires it again
+// when it is lost, and follows the other nodes through the removal hold.
 type node struct {
 	r    *etcd.Registry
 	n    config.Network
@@ -154,7 +154,7 @@ func (p *proxy) serve() {
 	}
 }
 
-// setCut cuts every connection and refuses new ones, or lets them through again.
+// setCut cuts every connection and refuses new connections, or lets them through again.
 func (p *proxy) setCut(cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 // Options say where etcd is and how to speak to it. Zero durations take the defaults named
 // beside them.
 type Options struct {
-	Endpoints  []string // at least one; http:// or https://
+	Endpoints  []string // one or more; http:// or https://
 	Prefix     string   // of all keys; a slash at its end is ignored
 	CertFile   string   // client certificate; needs KeyFile
 	KeyFile    string
@@ -31,7 +31,7 @@ type Options struct {
 
 	TTL         time.Duration // of this node's lease, whole seconds; 24 h
 	DialTimeout time.Duration // 5 s
-	RPCTimeout  time.Duration // of one request, from sending to answer; 5 s
+	RPCTimeout  time.Duration // of a request, from sending to answer; 5 s
 	Probe       time.Duration // how often to ask whether etcd is still the same and our lease still ours; 30 s
 	Relist      time.Duration // how often to list all leases again without a reason; 30 min
 }

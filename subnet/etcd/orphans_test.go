@@ -11,7 +11,7 @@ import (
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// squat writes the owner keys of all subnets of 10.5.0.0/24 cut into /30s, but for one.
+// squat writes the owner keys of all subnets of 10.5.0.0/24 cut into /30s, except the free subnet.
 func squat(t *testing.T, free int) {
 	t.Helper()
 	c := plain(t, shared)

@@ -31,7 +31,7 @@ func outage(t *testing.T) time.Duration {
 	return d
 }
 
-// small cluster of nodes on one etcd, settled.
+// small cluster of nodes on a common etcd, settled.
 func nodes(t *testing.T, n config.Network, change func(*etcd.Options), endpoints ...string) []*node {
 	t.Helper()
 	var out []*node
@@ -50,7 +50,7 @@ func settled(t *testing.T, all []*node) {
 	}
 }
 
-// picture is what all nodes hold.
+// picture is the leases that all nodes hold.
 func picture(all []*node) string {
 	var out []string
 	for _, x := range all {
@@ -69,7 +69,7 @@ func cpu(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// pass waits for a while in which the nodes must keep what they have.
+// pass waits for a while in which the nodes must keep their leases.
 func pass(t *testing.T, all []*node, d time.Duration) {
 	t.Helper()
 	before := picture(all)
@@ -173,7 +173,7 @@ func TestEtcdEmptied(t *testing.T) {
 }
 
 // A backup restored without a new revision is the worst case: it has the same cluster, and
-// a watch from a revision that it has not reached says nothing.
+// a watch from a revision that it has not reached stays silent.
 func TestEtcdRestoredFromAnOlderBackup(t *testing.T) {
 	t.Parallel()
 	server := own(t)
@@ -193,7 +193,7 @@ func TestEtcdRestoredFromAnOlderBackup(t *testing.T) {
 	settled(t, all)
 	before := picture(all)
 	c := plain(t, server.Client)
-	for i := range 50 { // heard by every node, so that revisions fall far below what they know
+	for i := range 50 { // heard by every node, so that revisions fall far below the revisions that they know
 		put(t, c, "subnets/no-lease", fmt.Sprint(i))
 	}
 	far := revision(t, c)
@@ -241,7 +241,7 @@ func TestEtcdCompactedWhileNodesAreCutOff(t *testing.T) {
 	}
 }
 
-// A member that is stopped (not killed: its connections stay open) or gone takes nothing
+// A member that is stopped (not killed: its connections stay open) or gone takes no lease
 // from the nodes.
 func TestOneMemberOfThreeStopped(t *testing.T) {
 	t.Parallel()

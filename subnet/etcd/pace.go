@@ -8,18 +8,18 @@ import (
 	"github.com/loden-net/loden/config/wait"
 )
 
-// Two machines that were cloned, name and key and all, take one lease from each other for
+// Two machines that were cloned, name and key and all, take the same lease from each other for
 // as long as both run. A registry cannot tell that from a node that was moved, but it need
 // not cost etcd thousands of writes a second.
 const (
-	paceWindow = time.Minute // within which acquisitions count as one after another
+	paceWindow = time.Minute // within which acquisitions count as a row
 	paceFree   = 8           // so many of them at once, with no pause
 	paceMost   = 30 * time.Second
 )
 
-// pacer spaces acquisitions of one node that follow each other.
+// pacer spaces acquisitions of a node that follow each other.
 type pacer struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	recent map[string][]time.Time
 }
 
@@ -44,7 +44,7 @@ func (p *pacer) next(node string, now time.Time) time.Duration {
 	return min(time.Second<<min(over, 10), paceMost)
 }
 
-// pace waits before an acquisition that follows too many others.
+// pace waits before an acquisition that follows too many acquisitions.
 func (r *Registry) pace(ctx context.Context, node string) error {
 	d := r.pacer.next(node, time.Now())
 	if d == 0 {

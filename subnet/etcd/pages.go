@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Whoever may write under the prefix may write any amount. A branch is therefore read in
+// A writer under the prefix can write any amount. A branch is therefore read in
 // pages: memory is bounded by a page, not by the branch.
 const (
 	firstPage  = 64       // keys; a small cluster needs a single page
@@ -20,7 +20,7 @@ const (
 )
 
 // pages reads all keys that begin with branch, at revision rev (0: now), and calls visit
-// for each page. All pages are of one revision.
+// for each page. All pages are of the same revision.
 func (c *client) pages(ctx context.Context, what, branch string, rev int64, visit func(*clientv3.GetResponse)) error {
 	next, end := branch, clientv3.GetPrefixRangeEnd(branch)
 	limit := int64(firstPage)
@@ -51,7 +51,7 @@ func (c *client) pages(ctx context.Context, what, branch string, rev int64, visi
 	}
 }
 
-// get sends one read. The answer's header has the revision that was read.
+// get sends a read. The answer's header has the revision that was read.
 func (c *client) get(ctx context.Context, what, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	var resp *clientv3.GetResponse
 	err := c.do(ctx, what, func(ctx context.Context, etcd *clientv3.Client) (err error) {
@@ -77,7 +77,7 @@ func tooLarge(err error) bool {
 		!errors.Is(err, rpctypes.ErrTooManyRequests) && !errors.Is(err, rpctypes.ErrNoSpace)
 }
 
-// readAt reads single keys in one transaction.
+// readAt reads single keys, in a transaction.
 func (c *client) readAt(ctx context.Context, what string, keys []string) ([]*mvccpb.KeyValue, error) {
 	var out []*mvccpb.KeyValue
 	const most = 100 // etcd's --max-txn-ops is 128 by default

@@ -38,7 +38,7 @@ func TestLearnerAmongTheEndpointsIsPassedOver(t *testing.T) {
 	})
 	n := network(t, dualDoc)
 	put(t, c, "config", dualDoc)
-	for i := range 8 { // the client takes the endpoints in turn, from a random one on
+	for i := range 8 { // the client takes the endpoints in turn, from a random endpoint on
 		r := open(t, nil, learner.Client, leader.Client)
 		if _, err := r.Network(t.Context()); err != nil {
 			t.Fatalf("try %d: %v", i, err)
@@ -93,7 +93,7 @@ func TestFullDatabaseIsARefusalWithItsRemedy(t *testing.T) {
 	if s, err := r.Snapshot(t.Context()); err != nil || len(s.Leases) != 1 {
 		t.Errorf("reads: %v, %v", s, err)
 	}
-	// A node whose lease is right writes nothing, so it starts.
+	// A node whose lease is right writes no key, so it starts.
 	if _, err := r.Acquire(t.Context(), etcd.Want{Network: n, Lease: want("a", 1)}); err != nil {
 		t.Errorf("restart: %v", err)
 	}

@@ -12,13 +12,13 @@
 //
 // A lease is unique in each family because its owner keys are compared and written in the
 // transaction that writes the lease. Owner keys live where flannel's watch does not see
-// them. All keys of a node hang on one etcd lease, which KeepAlive renews: that writes no
+// them. All keys of a node hang on an etcd lease, which KeepAlive renews: that writes no
 // key and wakes no watcher.
 //
 // A node gets its lease in three steps, and loses a race without harm:
 //
 //	survey                 decide                      commit
-//	read the node's keys   pure: which subnets, and    one transaction: written if the
+//	read the node's keys   pure: which subnets, and    a transaction: written if the
 //	and all leases         which transaction           store is as the survey found it
 //	   ^                                                  |
 //	   +---- the store changed meanwhile: survey again <--+
@@ -36,7 +36,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// Registry is the leases of one cluster in etcd. It is safe for concurrent use. Its methods
+// Registry is the leases of a cluster in etcd. It is safe for concurrent use. Its methods
 // that follow the store, and those for administrators, stand in watch.go, document.go and
 // admin.go; those that claim a lease in acquire.go.
 type Registry struct {
@@ -46,7 +46,7 @@ type Registry struct {
 	pacer pacer
 	held  atomic.Bool // whether Acquire has succeeded
 
-	mu      sync.Mutex             // guards what follows
+	mu      sync.Mutex             // guards the fields below
 	orphans map[ownerKey]time.Time // owner keys without a lease, and when they were first seen
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // certificates writes a CA, a server's and a client's certificate, and another CA that
-// signed nothing, into a directory.
+// signed no certificate, into a directory.
 func certificates(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -148,7 +148,7 @@ func TestOpenRefusesFilesItCannotUse(t *testing.T) {
 	}
 }
 
-// rights makes a user with a role that may read and write one prefix, as docs/etcd.md says
+// rights makes a user with a role that may read and write a single prefix, as docs/etcd.md says
 // it, and switches authentication on.
 func rights(t *testing.T, c *clientv3.Client, prefix string) {
 	t.Helper()
@@ -190,7 +190,7 @@ func TestUserWithARoleOnThePrefixCanDoEverything(t *testing.T) {
 	}
 	x := runNode(t, r, n, want("a", 1))
 	eventually(t, "a lease", func() bool { return x.held() != "" && x.sees() == "a" })
-	// Tokens live for a second here: watch, keep and plain requests must each get new ones.
+	// Tokens live for a second here: watch, keep and plain requests must each get new tokens.
 	start := time.Now()
 	eventually(t, "three tokens' time", func() bool { return time.Since(start) > 3*time.Second })
 	claim := acquire(t, open(t, as("loden", "lodenpw"), server.Client), n, want("b", 2), noPrefix)

@@ -73,7 +73,7 @@ type server struct {
 	cmd                 *exec.Cmd
 }
 
-// newServer prepares a one-member etcd.
+// newServer prepares an etcd of a single member.
 func newServer(name, dir string) (*server, error) {
 	client, err := freeURL()
 	if err != nil {
@@ -86,7 +86,7 @@ func newServer(name, dir string) (*server, error) {
 	return &server{name: name, Dir: filepath.Join(dir, name), Client: client, peer: peer, cluster: name + "=" + peer}, nil
 }
 
-// own starts a one-member etcd for one test.
+// own starts an etcd of a single member for a test.
 func own(t *testing.T, flags ...string) *server {
 	t.Helper()
 	s, err := newServer("own", t.TempDir())
@@ -152,7 +152,7 @@ func (s *server) run() error {
 		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
 		"--unsafe-no-fsync", "--log-level", "panic",
 		"--auth-token", "simple", "--auth-token-ttl", "1", // second: so that tokens run out during a test
-		"--bcrypt-cost", "4", // the least: passwords are not what is tested
+		"--bcrypt-cost", "4", // the least: passwords are not tested here
 	}, s.flags...)
 	if s.certs != "" {
 		args = append(args, "--cert-file", filepath.Join(s.certs, "server.crt"), "--key-file", filepath.Join(s.certs, "server.key"))

@@ -18,7 +18,7 @@ type Status struct {
 
 // health is Status under a lock.
 type health struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	ok      bool
 	since   time.Time
 	last    string

@@ -14,7 +14,7 @@ import (
 	"github.com/loden-net/loden/subnet"
 )
 
-// survey is what the store said to one node at one revision: which lease is the node's
+// survey is the state of the store as a node saw it at a revision: which lease is the node's
 // own, and which subnets are taken. It is filled from keys as they were read (add), and
 // asks for the keys that it still needs (questions); it sends no request itself.
 type survey struct {
@@ -36,7 +36,7 @@ type survey struct {
 	records map[string]int64 // mod revisions of our records under earlier names, by key
 	learned int              // conflicts of lost races that were added since the survey
 
-	orphans []orphan // owner keys without a lease; known only after a race was lost to such a key
+	orphans []orphan // owner keys without a lease; known only after a race was lost to an orphan
 	suspect bool     // a race was lost to an owner key without a lease
 }
 
@@ -85,7 +85,7 @@ func (s *survey) add(kv *mvccpb.KeyValue) {
 	case key == s.keys.node(s.want.Lease.Node):
 		s.node = kv.ModRevision
 		s.record = nodeRecord{}
-		_ = json.Unmarshal(kv.Value, &s.record) // a record that was written by hand counts as an empty one
+		_ = json.Unmarshal(kv.Value, &s.record) // a record that was written by hand counts as empty
 	case strings.HasPrefix(key, s.keys.leases()):
 		s.addLease(strings.TrimPrefix(key, s.keys.leases()), kv)
 	case strings.HasPrefix(key, s.keys.owners()):

@@ -17,7 +17,7 @@ type etcdID = clientv3.LeaseID
 const forGood etcdID = 0
 
 // transaction is a set of writes that happens whole if all conditions hold, and not at all
-// otherwise. It is a value: what decides makes it, the client sends it.
+// otherwise. It is a value: decide makes it, the client sends it.
 type transaction struct {
 	what       string // for errors: "write lease 10.5.1.0-24"
 	conditions []condition
@@ -94,7 +94,7 @@ func (t transaction) operations(id etcdID) (ifs []clientv3.Cmp, thens, elses []c
 	return ifs, thens, elses
 }
 
-// String lists the transaction, one line for each part; transcripts show it.
+// String lists the transaction, a line for each part; transcripts show it.
 func (t transaction) String() string {
 	var b strings.Builder
 	for _, c := range t.conditions {

@@ -21,7 +21,7 @@ import (
 var update = flag.Bool("update", false, "write the transcripts' answers anew")
 
 // Each file of testdata holds cases: the store as it is, the node that asks, and after a
-// line "----" what decide answers. testdata/README.md explains the lines.
+// line "----" the answer of decide. testdata/README.md explains the lines.
 func TestDecisionsAreThoseOfTheTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -55,7 +55,7 @@ func runTranscript(t *testing.T, file string) {
 	}
 }
 
-// scene is what a case says.
+// scene is the content of a case.
 type scene struct {
 	t       *testing.T
 	keys    layout
@@ -124,7 +124,7 @@ func (s *scene) decide(seen survey, try int) (decision, error) {
 	return decide(seen, try, time.Unix(5000, 0), sceneTTL)
 }
 
-// line reads one line of a case.
+// line reads a line of a case.
 func (s *scene) line(line string) {
 	word, rest, _ := strings.Cut(line, " ")
 	f := strings.Fields(rest)

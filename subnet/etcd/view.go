@@ -16,7 +16,7 @@ import (
 // view is the leases branch of the store as last heard: a map that events are folded into.
 // Every key under the branch has an entry, also a key that is no lease.
 type view struct {
-	cluster   uint64 // etcd's cluster id; another one means another etcd
+	cluster   uint64 // etcd's cluster id; another id means another etcd
 	revision  int64
 	branch    string // the prefix of all keys
 	entries   map[string]record
@@ -25,7 +25,7 @@ type view struct {
 	released  map[string]bool // keys of leases that left in an orderly way since the last snapshot
 }
 
-// record is one key: a lease, a reservation that waits, or a problem.
+// record is a key: a lease, a reservation that waits, or a problem.
 type record struct {
 	lease   subnet.Lease
 	id      etcdID
@@ -109,7 +109,7 @@ func (v *view) remove(form string) {
 	delete(v.entries, form)
 }
 
-// fold applies one watch event.
+// fold applies a watch event.
 func (v *view) fold(e *clientv3.Event) {
 	form := v.form(e.Kv)
 	before, had := v.entries[form]
@@ -132,7 +132,7 @@ func (v *view) fold(e *clientv3.Event) {
 	}
 }
 
-// snapshot returns the view as others see it, and starts a new list of the released.
+// snapshot returns the view as consumers see it, and starts a new list of the released.
 func (v *view) snapshot() subnet.Snapshot {
 	s := subnet.Snapshot{Revision: v.revision}
 	for form, rec := range v.entries {

@@ -19,7 +19,7 @@ var errRelist = errors.New("list again")
 // first a list at some revision R, then the changes from R+1 on. Changes that arrive while
 // emit runs are merged into the next snapshot. Watch survives the loss of etcd (it then
 // emits no snapshot), a compaction, and an etcd that was emptied or restored from a backup.
-// emit is called from one goroutine. The error is ctx's.
+// emit is called from a single goroutine. The error is ctx's.
 func (r *Registry) Watch(ctx context.Context, emit func(subnet.Snapshot)) error {
 	w := watcher{r: r, out: make(chan subnet.Snapshot, 1), done: make(chan struct{}, 1)}
 	ctx, stop := context.WithCancel(ctx)
@@ -41,7 +41,7 @@ type watcher struct {
 	any  bool            // whether a snapshot was emitted
 	last subnet.Snapshot // as emitted, without Released
 
-	out  chan subnet.Snapshot // to emit; holds one, and is empty unless busy
+	out  chan subnet.Snapshot // to emit; has room for a snapshot, and is empty unless busy
 	done chan struct{}        // emit has returned
 }
 
@@ -101,7 +101,7 @@ func (w *watcher) run(ctx context.Context) error {
 }
 
 // follow folds events into the view until all leases must be listed again: at intervals
-// for safety, when history was compacted away, or when etcd was replaced by another one. A
+// for safety, when history was compacted away, or when etcd was replaced by another etcd. A
 // watch that merely broke is resumed after the last revision seen.
 func (w *watcher) follow(ctx context.Context) error {
 	relist := time.NewTimer(jitter(w.r.opts.Relist))
@@ -125,7 +125,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	}
 }
 
-// watch runs one watch.
+// watch runs a watch.
 func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
@@ -178,7 +178,7 @@ func (w *watcher) drain(ctx context.Context, resp clientv3.WatchResponse, ok boo
 	}
 }
 
-// fold folds one watch response into the view.
+// fold folds a watch response into the view.
 func (w *watcher) fold(ctx context.Context, resp clientv3.WatchResponse) error {
 	v := w.view
 	if resp.CompactRevision != 0 || resp.Header.ClusterId != 0 && resp.Header.ClusterId != v.cluster {
@@ -188,7 +188,7 @@ func (w *watcher) fold(ctx context.Context, resp clientv3.WatchResponse) error {
 		return w.r.failed(ctx, "watch leases", err)
 	}
 	if resp.Header.Revision < v.revision && !resp.IsProgressNotify() && len(resp.Events) > 0 {
-		return errRelist // revisions never fall in one etcd
+		return errRelist // revisions of the same etcd never fall
 	}
 	for _, e := range resp.Events {
 		v.fold(e)

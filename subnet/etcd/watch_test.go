@@ -115,7 +115,7 @@ func revokeAll(t *testing.T, c *clientv3.Client) {
 	}
 }
 
-// flannel drops every peer at one bad key (shared facts 6.1.1).
+// flannel drops every peer at a single bad key (shared facts 6.1.1).
 func TestWatchSkipsAndReportsWhatIsNoLease(t *testing.T) {
 	r, c, n := open(t, nil), plain(t, shared), network(t, dualDoc)
 	acquire(t, r, n, want("a", 1), noPrefix)
