@@ -97,6 +97,13 @@ func (f *Fake) Drop(reason string, packets uint64) {
 	f.status.Drops = map[string]uint64{reason: packets}
 }
 
+// Offload gives the engine an offload in a state: see engine.Status.
+func (f *Fake) Offload(name, state string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status.Offloads = map[string]string{name: state}
+}
+
 // Calls returns every effect on the host in order, a line for each: "start engine loden",
 // "kill engine", "set mtu 1420", "configure 2 peers".
 func (f *Fake) Calls() []string {

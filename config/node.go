@@ -41,6 +41,7 @@ type Node struct {
 	ForwardRules bool
 	RandomFully  bool
 	Engine       string
+	NoOffload    []string // offloads that the engine leaves off
 	Firewall     string
 	Guard        string
 
@@ -116,6 +117,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.MasqMark, "masq-mark", "0x4000/0x4000", "mark and mask of packets that another program masquerades (kube-proxy), and that are left alone here")
 	fs.BoolVar(&n.ForwardRules, "iptables-forward-rules", true, "accept forwarded traffic from and to the overlay")
 	fs.BoolVar(&n.RandomFully, "random-fully", true, "randomise source ports fully when masquerading, where supported")
+	fs.StringSliceVar(&n.NoOffload, "engine-no-offload", nil, "offloads that an engine started from now on leaves off, for kernels and cards that corrupt: tun-rx, tun-tx, udp-rx, udp-tx")
 	fs.StringVar(&n.Guard, "guard", "enforce", "overlay addresses in plaintext on an uplink: enforce (drop), warn (count), off")
 	fs.DurationVar(&n.LeaseTTL, "lease-ttl", 24*time.Hour, "how long a lease outlives a silent node")
 	fs.DurationVar(&n.RemovalHold, "removal-hold", 5*time.Minute, "how long a sudden disappearance of many peers is held back")

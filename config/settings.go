@@ -29,9 +29,12 @@ type Settings struct {
 	RunDir        string // directory of the status socket, the lock and the engine's log
 	ListenAddress string // host:port of status and metrics over TCP; empty serves the unix socket alone
 
-	Engine   string // auto, kernel, wireguard-go or loden
-	Firewall string // auto, iptables or nftables
-	Rules    Rules
+	Engine string // auto, kernel, wireguard-go or loden
+	// NoOffload names the offloads that a started engine leaves off, separated by commas:
+	// tun-rx, tun-tx, udp-rx, udp-tx. "" leaves all on. The engine loden alone has them.
+	NoOffload string
+	Firewall  string // auto, iptables or nftables
+	Rules     Rules
 
 	LeaseTTL    time.Duration // how long the lease outlives a silent node
 	RemovalHold time.Duration // how long a sudden disappearance of many peers is held back
@@ -109,8 +112,9 @@ func (n *Node) Parse() (Settings, error) {
 		},
 		Interface: p.iface(n.Interface), ListenPort: p.port(n.ListenPort), SubnetFile: n.SubnetFile, StateDir: n.StateDir,
 		RunDir: n.RunDir, ListenAddress: n.ListenAddress,
-		Engine:   p.oneOf("engine", n.Engine, "auto", "kernel", "wireguard-go", "loden"),
-		Firewall: p.oneOf("firewall", n.Firewall, "auto", "iptables", "nftables"),
+		Engine:    p.oneOf("engine", n.Engine, "auto", "kernel", "wireguard-go", "loden"),
+		NoOffload: p.offloads(n.NoOffload, n.Engine),
+		Firewall:  p.oneOf("firewall", n.Firewall, "auto", "iptables", "nftables"),
 		Rules: Rules{
 			Masq: n.IPMasq, IPv6Masq: p.oneOf("ipv6-masq", n.IPv6Masq, "auto", "always", "never"), Exclude: p.prefixes(n.MasqExclude),
 			Mark: p.mark(n.MasqMark), Forward: n.ForwardRules, RandomFully: n.RandomFully,
@@ -192,6 +196,24 @@ func (p *parser) oneOf(flag, value string, choices ...string) string {
 		p.refuse("--%s %q: choose one of %s", flag, value, strings.Join(choices, ", "))
 	}
 	return value
+}
+
+// offloads reads names of offloads and returns them sorted, without duplicates.
+func (p *parser) offloads(names []string, engine string) string {
+	known := []string{"tun-rx", "tun-tx", "udp-rx", "udp-tx"}
+	var off []string
+	for _, name := range names {
+		if name = strings.TrimSpace(name); !slices.Contains(known, name) {
+			p.refuse("--engine-no-offload: %q is not an offload: choose among %s", name, strings.Join(known, ", "))
+			continue
+		}
+		off = append(off, name)
+	}
+	if len(off) > 0 && (engine == "kernel" || engine == "wireguard-go") {
+		p.refuse("--engine-no-offload needs --engine loden: the engine %s has no switches for offloads", engine)
+	}
+	slices.Sort(off)
+	return strings.Join(slices.Compact(off), ",")
 }
 
 func (p *parser) atLeast(flag string, d, least time.Duration) time.Duration {

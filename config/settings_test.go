@@ -73,7 +73,7 @@ func TestNodeSettingsAreCheckedOneLineEach(t *testing.T) {
 	for _, bad := range []string{
 		"--node-name=a b", "--node-name=-a", "--node-name=a.", "--node-name=ä", "--node-name=", "--node-name=" + strings.Repeat("a", 254), "--engine=fast", "--firewall=ufw", "--guard=maybe", "--ipv6-masq=yes", "--public-ip=fd00::1",
 		"--public-ipv6=192.0.2.1", "--iface-regex=[", "--iface-can-reach=host", "--masq-exclude=10.0.0.0", "--lease-ttl=1s",
-		"--resync=0s", "--removal-hold=-1s", "--store-wait=-1s", "--wire-sample=1s", "--etcd-endpoints=", "--listen-port=70000", "--masq-mark=0x4000", "--masq-mark=3/1", "--masq-mark=1/0", "--masq-mark=1/x", "--interface=a-name-that-is-too-long",
+		"--resync=0s", "--removal-hold=-1s", "--store-wait=-1s", "--wire-sample=1s", "--etcd-endpoints=", "--listen-port=70000", "--engine-no-offload=gso", "--masq-mark=0x4000", "--masq-mark=3/1", "--masq-mark=1/0", "--masq-mark=1/x", "--interface=a-name-that-is-too-long",
 	} {
 		flag, _, _ := strings.Cut(bad, "=")
 		if err := set(bad); err == nil || !strings.Contains(err.Error(), flag) || strings.Contains(err.Error(), "\n") {
@@ -193,6 +193,28 @@ func TestEndpointOfABareIPv6AddressGetsItsBrackets(t *testing.T) {
 		n := config.Node{EtcdEndpoints: []string{given}}
 		if got := n.Etcd().Endpoints[0]; got != want {
 			t.Errorf("%s: got %s, want %s", given, got, want)
+		}
+	}
+}
+
+func TestOffloadsOfTheEngineAreASet(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+		fine bool
+	}{
+		{nil, "", true},
+		{[]string{"--engine-no-offload=udp-tx,tun-rx", "--engine-no-offload=tun-rx"}, "tun-rx,udp-tx", true},
+		{[]string{"--engine-no-offload=tun-rx", "--engine=wireguard-go"}, "", false},
+		{[]string{"--engine-no-offload=tun-rx", "--engine=kernel"}, "", false},
+	} {
+		n := config.Node{}
+		if err := allFlags(&n).Parse(append([]string{"--node-name=a"}, c.args...)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := n.Parse()
+		if (err == nil) != c.fine || c.fine && s.NoOffload != c.want {
+			t.Errorf("%v: got %q, %v; want %q", c.args, s.NoOffload, err, c.want)
 		}
 	}
 }

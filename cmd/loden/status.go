@@ -68,6 +68,9 @@ func printReport(out io.Writer, r node.Report, now time.Time) error {
 	if text := dropped(r.Engine); text != "" {
 		fmt.Fprintf(w, "engine\t-\t%s\n", text)
 	}
+	if text := offloads(r.Engine); text != "" {
+		fmt.Fprintf(w, "offloads\t-\t%s\n", text)
+	}
 	fmt.Fprintf(w, "rules in\t%s\t%s\n", r.Firewall.Kind, r.Firewall.Reason)
 	fmt.Fprintf(w, "guard\t%s\t%s\n", r.Firewall.Guard, caught(r.Firewall))
 	fmt.Fprintf(w, "etcd\t%s\t%s\n", storeWord(r.Store), storeDetail(r.Store, now))
@@ -95,6 +98,17 @@ func peerName(p node.PeerReport) string {
 		return p.Node
 	}
 	return p.PublicKey
+}
+
+// offloads prints the offloads of the userspace engine that are not in use; "" when all are.
+func offloads(e node.EngineReport) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(e.Offloads)) {
+		if state := e.Offloads[name]; state != "on" {
+			parts = append(parts, name+" "+state)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // dropped prints the drop counters of the userspace engine and the number of engines that

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +65,9 @@ func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Fi
 	find(ctx, c, "privilege", checkPrivilege)
 	c.host.state, _ = find(ctx, c, "uplink", c.uplinks)
 	c.host.device, c.working = find(ctx, c, "wireguard", c.engine)
+	if c.working {
+		c.offloads(ctx)
+	}
 	c.host.key, _ = find(ctx, c, "private key", c.privateKey)
 	find(ctx, c, "directories", c.directories)
 	c.network = c.store(ctx)
@@ -180,6 +185,32 @@ func (c *check) engine(ctx context.Context) (*backend.Device, string, error) {
 		return nil, "", err
 	}
 	return d, fmt.Sprintf("%s: %s", d.Kind(), d.Reason()), d.Check(ctx)
+}
+
+// offloads adds a finding when a running engine works without one of its offloads: packets
+// pass, and each costs more.
+func (c *check) offloads(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	status, err := c.host.device.Status(ctx)
+	if err != nil || len(status.Offloads) == 0 {
+		return // no engine runs, or its kind has no offloads
+	}
+	f := Finding{What: "offloads", State: Good, Detail: "all in use"}
+	var off []string
+	for _, name := range slices.Sorted(maps.Keys(status.Offloads)) {
+		switch status.Offloads[name] {
+		case "off":
+			off = append(off, name+" is off by --engine-no-offload")
+		case "refused":
+			f.State = Warn
+			off = append(off, name+" is refused by the kernel, so that throughput is lower: a newer kernel may take it")
+		}
+	}
+	if len(off) > 0 {
+		f.Detail = strings.Join(off, "; ")
+	}
+	c.findings = append(c.findings, f)
 }
 
 func (c *check) privateKey(context.Context) (backend.PrivateKey, string, error) {

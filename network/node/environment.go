@@ -41,7 +41,7 @@ func realEnvironment() environment {
 			return registry{r}, nil
 		},
 		device: func(s Settings) (*backend.Device, error) {
-			return backend.Open(backend.Options{Name: s.Interface, Engine: s.Engine, RunDir: s.RunDir, Log: s.Log})
+			return backend.Open(backend.Options{Name: s.Interface, Engine: s.Engine, NoOffload: s.NoOffload, RunDir: s.RunDir, Log: s.Log})
 		},
 		firewall: func(ctx context.Context, s Settings, preferNFTables bool) (*firewall.Firewall, error) {
 			return firewall.Open(ctx, firewall.Options{Backend: s.Firewall, PreferNFTables: preferNFTables, Interface: s.Interface, Log: s.Log})

@@ -47,6 +47,10 @@ type EngineReport struct {
 	Silent   bool              `json:"silent,omitempty"`         // the userspace engine runs and gives no answer
 	Replaced uint64            `json:"enginesReplaced,omitzero"` // engines that hung and were ended, since this daemon started
 	Drops    map[string]uint64 `json:"drops,omitempty"`          // packets that the engine dropped since it began, by reason
+
+	// Offloads is the state of each offload of the running engine, by its name: on, off (by
+	// --engine-no-offload) or refused (by the kernel). Other engines tell none.
+	Offloads map[string]string `json:"offloads,omitempty"`
 }
 
 // FirewallReport describes the firewall driver and the packet guard.

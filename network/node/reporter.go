@@ -164,6 +164,7 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 		return oneLine(err.Error())
 	}
 	rep.Engine.Silent, rep.Engine.Replaced, rep.Engine.Drops = status.Silent, status.Replaced, status.Drops
+	rep.Engine.Offloads = status.Offloads
 	for _, p := range status.Problems {
 		rep.Problems = append(rep.Problems, subnet.Problem{Object: p.Object, Reason: p.Reason})
 	}
