@@ -33,8 +33,9 @@ type record interface {
 // endpointFile is the record in the run directory.
 type endpointFile struct{ path string }
 
-// endpointPath returns the file of the record.
-func endpointPath(runDir, iface string) string { return filepath.Join(runDir, iface+".endpoints") }
+// EndpointPath returns the file in which the device of a userspace engine or of the kernel
+// remembers the endpoints that were published for its peers.
+func EndpointPath(runDir, iface string) string { return filepath.Join(runDir, iface+".endpoints") }
 
 // load reads the record. A missing file is an empty record.
 func (f endpointFile) load() (endpoints, error) {

@@ -14,7 +14,7 @@ import (
 )
 
 func TestRecordOfEndpointsIsReadAsItWasWritten(t *testing.T) {
-	f := endpointFile{endpointPath(t.TempDir(), "loden0")}
+	f := endpointFile{EndpointPath(t.TempDir(), "loden0")}
 	if got, err := f.load(); err != nil || len(got) != 0 {
 		t.Errorf("without a file: %v, %v", got, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
@@ -104,6 +105,20 @@ func TestReadyzSaysWhyNot(t *testing.T) {
 	if code, body := get(t, "http://"+addr+"/readyz"); code != 503 || body != "waiting for etcd\n" {
 		t.Errorf("got %d %q", code, body)
 	}
+}
+
+// A black hole in the userspace engine is visible to the operator only by its counters.
+func TestReportHasTheDropCountersOfTheEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, bedDocument, 2)
+		b.device = newUserspace()
+		n, stop := b.run()
+		b.device.Drop("no-peer", 7)
+		if got := n.reporter.report(t.Context()).Engine.Drops; len(got) != 1 || got["no-peer"] != 7 {
+			t.Errorf("got %v", got)
+		}
+		must(t, stop())
+	})
 }
 
 func TestMetricsAreTheReport(t *testing.T) {

@@ -141,7 +141,12 @@ func find[T any](ctx context.Context, c *check, what string, fn func(context.Con
 const graceTime = 500 * time.Millisecond
 
 func checkPrivilege(context.Context) (none, string, error) {
-	if os.Geteuid() != 0 {
+	return privilege(os.Geteuid(), capable)
+}
+
+// privilege judges a user and its capabilities.
+func privilege(euid int, capable func(bit uint) bool) (none, string, error) {
+	if euid != 0 {
 		return none{}, "", errors.New("not root: use sudo; in a container run as root with CAP_NET_ADMIN and CAP_NET_RAW")
 	}
 	var missing []string
@@ -311,18 +316,26 @@ func (c *check) port(ctx context.Context, n config.Network) (none, string, error
 
 // wire samples the uplinks once.
 func (c *check) wire(ctx context.Context, n config.Network) {
-	result, err := wire.Check(ctx, sampleOf(c.host.state, n))
-	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, c.host.state.Exits, sampleTime)
-	switch {
-	case err != nil:
+	sample := sampleOf(c.host.state, n)
+	result, err := wire.Check(ctx, sample)
+	if err != nil {
 		c.add("wire", "", err)
-	case result.Clear > 0:
-		c.add("wire", "", fmt.Errorf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples))
-	case !result.Encrypted():
-		c.findings = append(c.findings, Finding{"wire", Warn, canaries + ", so an empty result is no proof: try again on a quieter link"})
-	default:
-		c.add("wire", "no packet in clear; "+canaries, nil)
+		return
 	}
+	c.findings = append(c.findings, judgeSample(result, sample))
+}
+
+// judgeSample returns the finding of a sample of the uplinks. A sample without all its
+// canaries is no proof that there is no packet in clear.
+func judgeSample(result wire.Result, o wire.Options) Finding {
+	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, strings.Join(o.Interfaces, " "), o.For)
+	switch {
+	case result.Clear > 0:
+		return Finding{"wire", Bad, fmt.Sprintf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples)}
+	case !result.Encrypted():
+		return Finding{"wire", Warn, canaries + ", so an empty result is no proof: try again on a quieter link"}
+	}
+	return Finding{"wire", Good, "no packet in clear; " + canaries}
 }
 
 // directories checks that Run can write its files.

@@ -13,11 +13,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/network/wire"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
@@ -103,11 +106,13 @@ func TestPlanNeedsStoreDocumentAndUplink(t *testing.T) {
 		spoil func(*bed)
 		want  string
 	}{
-		"store away":  {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "not available"},
-		"no document": {func(b *bed) { b.store.wrong = etcd.ErrNoNetwork }, "no network document"},
-		"no uplink":   {func(b *bed) { b.kernel.fault = errors.New("no uplink: name the interface with --iface") }, "--iface"},
-		"key garbled": {func(b *bed) { b.put(backend.KeyPath(b.settings.StateDir), "x") }, "key"},
-		"rules fail":  {func(b *bed) { b.packets.Fail(errors.New("ip6tables is missing")) }, "ip6tables"},
+		"store away":             {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "not available"},
+		"no document":            {func(b *bed) { b.store.wrong = etcd.ErrNoNetwork }, "no network document"},
+		"no uplink":              {func(b *bed) { b.kernel.fault = errors.New("no uplink: name the interface with --iface") }, "--iface"},
+		"key garbled":            {func(b *bed) { b.put(backend.KeyPath(b.settings.StateDir), "x") }, "key"},
+		"rules fail":             {func(b *bed) { b.packets.Fail(errors.New("ip6tables is missing")) }, "ip6tables"},
+		"no firewall":            {func(b *bed) { b.firewallFault = errors.New("neither iptables nor nft is installed") }, "neither iptables nor nft"},
+		"unreadable certificate": {func(b *bed) { b.storeFault = errors.New("--etcd-certfile: open /absent: no such file") }, "--etcd-certfile"},
 		"no free room": {func(b *bed) {
 			b.store.document = documentOf(b.t, `{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.2.0","SubnetMax":"10.244.2.0"}`)
 		}, "out of subnets"},
@@ -155,9 +160,16 @@ func TestCheckNamesTheCause(t *testing.T) {
 		want  string // start of the finding
 		fine  string // a finding that is not touched
 	}{
-		"store away":         {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "etcd", "FAIL etcd is not available", "firewall"},
-		"wrong document":     {func(b *bed) { b.store.wrong = errors.New("unknown Backend.Type") }, "network document", "FAIL unknown Backend.Type", "firewall"},
-		"no uplink":          {func(b *bed) { b.kernel.fault = errors.New("no uplink") }, "uplink", "FAIL no uplink", "etcd"},
+		"store away":     {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "etcd", "FAIL etcd is not available", "firewall"},
+		"wrong document": {func(b *bed) { b.store.wrong = errors.New("unknown Backend.Type") }, "network document", "FAIL unknown Backend.Type", "firewall"},
+		"no uplink":      {func(b *bed) { b.kernel.fault = errors.New("no uplink") }, "uplink", "FAIL no uplink", "etcd"},
+		"no firewall":    {func(b *bed) { b.firewallFault = errors.New("neither iptables nor nft is installed") }, "firewall", "FAIL neither iptables nor nft", "port"},
+		"packets dropped": {func(b *bed) {
+			b.packets.Obstruct(firewall.Problem{Object: "chain FORWARD", Reason: "drops pods' packets"})
+		}, "firewall", "FAIL chain FORWARD: drops pods' packets", "port"},
+		"certificate":        {func(b *bed) { b.storeFault = errors.New("--etcd-certfile: open /absent: no such file") }, "etcd", "FAIL --etcd-certfile", "firewall"},
+		"store in overlay":   {func(b *bed) { b.settings.Etcd.Endpoints = []string{"http://10.244.3.3:2379"} }, "overlay", "FAIL etcd http://10.244.3.3:2379: ", "etcd"},
+		"no WireGuard":       {func(b *bed) { b.deviceFault = errors.New("/dev/net/tun is missing") }, "wireguard", "FAIL /dev/net/tun is missing", "etcd"},
 		"rules fail":         {func(b *bed) { b.packets.Fail(errors.New("ip6tables is missing")) }, "firewall", "FAIL", "port"},
 		"small MTU for IPv6": {func(b *bed) { b.small() }, "overlay", "FAIL n1: the tunnel's MTU is 1240 bytes and IPv6 needs 1280", "etcd"},
 		"key garbled":        {func(b *bed) { b.put(backend.KeyPath(b.settings.StateDir), "x") }, "private key", "FAIL", "etcd"},
@@ -175,6 +187,55 @@ func TestCheckNamesTheCause(t *testing.T) {
 				t.Errorf("got %q, want %q; %s: %q", got[c.what], c.want, c.fine, got[c.fine])
 			}
 		})
+	}
+}
+
+func TestPrivilegeNamesTheMissingCapabilities(t *testing.T) {
+	all := []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+	for name, c := range map[string]struct {
+		euid int
+		has  []uint
+		want string // of the error
+	}{
+		"root":              {0, all, ""},
+		"user":              {1000, all, "not root: use sudo"},
+		"root without RAW":  {0, all[:1], "root without CAP_NET_RAW: add it"},
+		"root without both": {0, nil, "root without CAP_NET_ADMIN and CAP_NET_RAW: add it"},
+	} {
+		_, detail, err := privilege(c.euid, func(bit uint) bool { return slices.Contains(c.has, bit) })
+		if c.want == "" && (err != nil || detail == "") || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+			t.Errorf("%s: got %q, %v; want %q", name, detail, err, c.want)
+		}
+	}
+}
+
+// An empty sample is good only when the canaries show that a packet in clear would be seen.
+func TestSampleOfTheWireIsGoodOnlyWithAllItsCanaries(t *testing.T) {
+	o := wire.Options{Interfaces: []string{"eth0", "eth1"}, For: 2 * time.Second}
+	for name, c := range map[string]struct {
+		result wire.Result
+		want   State
+		detail string
+	}{
+		"encrypted":         {wire.Result{CanariesSent: 6, CanariesSeen: 6}, Good, "no packet in clear; 6 of 6 canaries seen on eth0 eth1 in 2s"},
+		"canary not seen":   {wire.Result{CanariesSent: 6, CanariesSeen: 5}, Warn, "5 of 6 canaries seen"},
+		"no canary sent":    {wire.Result{}, Warn, "0 of 0 canaries seen"},
+		"packets missed":    {wire.Result{CanariesSent: 6, CanariesSeen: 6, Missed: 1}, Warn, "is no proof"},
+		"packets in clear":  {wire.Result{CanariesSent: 6, CanariesSeen: 6, Clear: 3}, Bad, "3 packets with overlay addresses in clear"},
+		"clear, no canary ": {wire.Result{CanariesSent: 6, Clear: 1}, Bad, "1 packets with overlay addresses in clear"},
+	} {
+		if f := judgeSample(c.result, o); f.What != "wire" || f.State != c.want || !strings.Contains(f.Detail, c.detail) {
+			t.Errorf("%s: got %+v, want %s %q", name, f, c.want, c.detail)
+		}
+	}
+}
+
+// --wire on a host without a network that leads off the node has no interface to watch.
+func TestCheckOfTheWireSaysThatThereIsNoInterface(t *testing.T) {
+	b := newBed(t, bedDocument)
+	got := found(b.environment().check(t.Context(), b.settings, CheckOptions{Wire: true}))
+	if !strings.HasPrefix(got["wire"], "FAIL watch the wire: no interface") || !strings.HasPrefix(got["port"], "ok") {
+		t.Errorf("wire %q, port %q", got["wire"], got["port"])
 	}
 }
 

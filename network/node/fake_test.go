@@ -308,6 +308,8 @@ type bed struct {
 	firewall *firewall.Firewall
 	packets  *firewall.Fake
 	logged   *lines
+
+	storeFault, deviceFault, firewallFault error // of opening the tool
 }
 
 // lines keeps the log.
@@ -354,11 +356,14 @@ func newBed(t testing.TB, document string, nodes ...int) *bed {
 
 func (b *bed) environment() environment {
 	return environment{
-		store: func(context.Context, Settings) (store, error) { return b.store, nil },
+		store: func(context.Context, Settings) (store, error) { return b.store, b.storeFault },
 		device: func(s Settings) (*backend.Device, error) {
+			if b.deviceFault != nil {
+				return nil, b.deviceFault
+			}
 			return b.device.Device(backend.Options{Name: s.Interface, Engine: s.Engine, Log: s.Log})
 		},
-		firewall: func(context.Context, Settings, bool) (*firewall.Firewall, error) { return b.firewall, nil },
+		firewall: func(context.Context, Settings, bool) (*firewall.Firewall, error) { return b.firewall, b.firewallFault },
 		kernel:   func(Settings) kernel { return b.kernel },
 	}
 }

@@ -47,7 +47,10 @@ func dropRecord(runDir string) error {
 // node's files. They may hold the network document and its pre-shared key. The caller holds
 // the lock, so no other daemon of this node is writing.
 func sweep(s Settings) {
-	files := []string{savedPath(s.StateDir), backend.KeyPath(s.StateDir), RecordPath(s.RunDir), filepath.Join(s.RunDir, "sysctls-found.json"), s.SubnetFile}
+	files := []string{
+		savedPath(s.StateDir), backend.KeyPath(s.StateDir), RecordPath(s.RunDir), filepath.Join(s.RunDir, "sysctls-found.json"),
+		backend.EndpointPath(s.RunDir, s.Interface), s.SubnetFile,
+	}
 	if s.CNI.ConfDir != "" {
 		files = append(files, filepath.Join(s.CNI.ConfDir, conflistName))
 	}
