@@ -50,7 +50,7 @@ func TestNothingIsSaidWhileTheInterfaceIsDown(t *testing.T) {
 		a.in(datagram(a, b, 0, []byte("read from the TUN just before")))
 		synctest.Wait()
 		if p := a.only(); !p.Idle() || p.Deadline() != 0 {
-			t.Error("a packet that comes late begins a conversation")
+			t.Error("a packet that comes late begins a handshake")
 		}
 		time.Sleep(time.Hour)
 		if n := r.to(b.outer); n != 0 {
@@ -133,7 +133,7 @@ func TestDeviceLeavesTheNetworkWithItsInterface(t *testing.T) {
 		lines(t, a.host, "link set wg0 down")
 		c := a.listen(t) // both families
 		if !a.only().Idle() {
-			t.Error("the interface is down, and there is a conversation")
+			t.Error("the interface is down, and there is handshake state")
 		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)

@@ -72,9 +72,9 @@ func resume(t testing.TB, d *Device, send, receive byte, initiator bool) {
 	p := onlyPeer(d)
 	p.Zero(d.now())
 	now := d.now()
-	pair := state.Session{Keys: noise.Keys{Send: noise.Key{send}, Receive: noise.Key{receive}, Remote: 7}, Local: 7, Initiator: initiator, Created: now}
+	pair := state.Keypair{Keys: noise.Keys{Send: noise.Key{send}, Receive: noise.Key{receive}, Remote: 7}, Local: 7, Initiator: initiator, Created: now}
 	s := p.Export()
-	s.Talk = opt.Some(state.Talk{OpenedAt: now, DerivedAt: now, Current: opt.Some(pair)})
+	s.Active = opt.Some(state.Active{OpenedAt: now, DerivedAt: now, Current: opt.Some(pair)})
 	if err := p.Resume(&s); err != nil {
 		t.Fatal(err)
 	}

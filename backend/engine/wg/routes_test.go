@@ -95,7 +95,7 @@ func TestManyPeersAreCheap(t *testing.T) {
 	}
 	for _, p := range d.peers {
 		if p.timer != nil || !p.Idle() {
-			t.Fatal("an idle peer has a timer or a conversation")
+			t.Fatal("an idle peer has a timer or handshake state")
 		}
 	}
 	change := "public_key=" + key(77) + "\nreplace_allowed_ips=true\nallowed_ip=172.16.0.0/24\n"

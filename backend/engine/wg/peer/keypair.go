@@ -120,13 +120,13 @@ func (k *Keypair) Accept(counter uint64) bool {
 const spareCounters = 1 << 10
 
 // export returns the state of a keypair, if there is a keypair. The caller holds Peer.mu.
-func (k *Keypair) export() opt.Option[state.Session] {
+func (k *Keypair) export() opt.Option[state.Keypair] {
 	if k == nil {
-		return opt.None[state.Session]()
+		return opt.None[state.Keypair]()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return opt.Some(state.Session{
+	return opt.Some(state.Keypair{
 		Keys: k.keys, Local: k.local, Initiator: k.initiator, Created: k.created,
 		Counter: min(k.counter.Load()+spareCounters, rejectAfterMessages), Window: k.window.export(),
 	})
@@ -134,7 +134,7 @@ func (k *Keypair) export() opt.Option[state.Session] {
 
 // resumeKeypair continues a keypair of the process before: with the next counter, and with the
 // counters that are still to be received.
-func resumeKeypair(p *Peer, from state.Session) *Keypair {
+func resumeKeypair(p *Peer, from state.Keypair) *Keypair {
 	k := newKeypair(p, &from.Keys, from.Local, from.Initiator, from.Created)
 	k.counter.Store(from.Counter)
 	k.window.resume(from.Window)

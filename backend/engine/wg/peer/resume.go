@@ -28,7 +28,7 @@ func (p *Peer) Export() state.Peer {
 	}
 	if a := p.active; a != nil {
 		s.WantsKeys = s.WantsKeys || a.initiator != nil
-		s.Talk = opt.Some(state.Talk{
+		s.Active = opt.Some(state.Active{
 			Shared: a.shared, BegunAt: a.begunAt, OpenedAt: a.openedAt, DerivedAt: a.derivedAt,
 			Current: a.current.export(), Previous: a.previous.export(), Next: a.next.export(), Staged: a.staged.packets,
 		})
@@ -56,16 +56,16 @@ func (p *Peer) Resume(s *state.Peer) error {
 	if s.Finished != 0 {
 		p.finishedAt = time.Unix(0, s.Finished)
 	}
-	if t, ok := s.Talk.Get(); ok {
-		return p.resumeActive(t, s.WantsKeys)
+	if from, ok := s.Active.Get(); ok {
+		return p.resumeActive(from, s.WantsKeys)
 	}
 	return nil
 }
 
 // resumeActive continues handshake, keypairs and staged packets. The caller holds p.mu.
-func (p *Peer) resumeActive(t state.Talk, wantHandshake bool) error {
+func (p *Peer) resumeActive(from state.Active, wantHandshake bool) error {
 	a := &active{
-		shared: t.Shared, stamp: noise.NewStamp(p.key), begunAt: t.BegunAt, openedAt: t.OpenedAt, derivedAt: t.DerivedAt,
+		shared: from.Shared, stamp: noise.NewStamp(p.key), begunAt: from.BegunAt, openedAt: from.OpenedAt, derivedAt: from.DerivedAt,
 	}
 	p.active = a
 	if wantHandshake && a.begunAt != 0 {
@@ -73,14 +73,14 @@ func (p *Peer) resumeActive(t state.Talk, wantHandshake bool) error {
 		// in 5 s but as soon as the peer accepts another initiation.
 		p.handshakeSoon(a.openedAt)
 	}
-	for _, packet := range t.Staged {
+	for _, packet := range from.Staged {
 		a.staged.add(packet, &p.local.budget)
 	}
 	p.hasStaged.Store(len(a.staged.packets) > 0)
 	for _, x := range []struct {
-		from opt.Option[state.Session]
+		from opt.Option[state.Keypair]
 		to   **Keypair
-	}{{t.Current, &a.current}, {t.Previous, &a.previous}, {t.Next, &a.next}} {
+	}{{from.Current, &a.current}, {from.Previous, &a.previous}, {from.Next, &a.next}} {
 		s, ok := x.from.Get()
 		if !ok {
 			continue

@@ -13,7 +13,7 @@ import (
 // Version is the version of the form. Decode refuses every other version.
 const Version = 2
 
-// MaxSize is the longest text that is read, in bytes: 100,000 peers with two sessions each
+// MaxSize is the longest text that is read, in bytes: 100,000 peers with two keypairs each
 // take less than two thirds of it.
 const MaxSize = 128 << 20
 
@@ -35,8 +35,8 @@ func bound(d *Device) int {
 	size := 64
 	for i := range d.Peers {
 		size += 1024 + 32*len(d.Peers[i].Allowed)
-		talk, _ := d.Peers[i].Talk.Get()
-		for _, packet := range talk.Staged {
+		active, _ := d.Peers[i].Active.Get()
+		for _, packet := range active.Staged {
 			size += 4 + len(packet)
 		}
 	}
@@ -202,28 +202,28 @@ func (p *Peer) walk(c *coder) {
 	c.i64(&p.Finished)
 	c.moments(&p.ReadAt, &p.PersistAt, &p.SentAt, &p.GotAt, &p.OwedSince, &p.AwaitSince)
 	c.flag(&p.WantsKeys)
-	optional(c, &p.Talk, func(c *coder, t *Talk) { t.walk(c) })
+	optional(c, &p.Active, func(c *coder, a *Active) { a.walk(c) })
 }
 
-func (t *Talk) walk(c *coder) {
-	c.bytes(t.Shared[:])
-	c.moments(&t.BegunAt, &t.OpenedAt, &t.DerivedAt)
-	for _, s := range []*opt.Option[Session]{&t.Current, &t.Previous, &t.Next} {
-		optional(c, s, func(c *coder, s *Session) { s.walk(c) })
+func (a *Active) walk(c *coder) {
+	c.bytes(a.Shared[:])
+	c.moments(&a.BegunAt, &a.OpenedAt, &a.DerivedAt)
+	for _, k := range []*opt.Option[Keypair]{&a.Current, &a.Previous, &a.Next} {
+		optional(c, k, func(c *coder, k *Keypair) { k.walk(c) })
 	}
-	list(c, &t.Staged, 4, func(c *coder, packet *[]byte) { c.text(packet) })
+	list(c, &a.Staged, 4, func(c *coder, packet *[]byte) { c.text(packet) })
 }
 
-func (s *Session) walk(c *coder) {
-	c.bytes(s.Keys.Send[:])
-	c.bytes(s.Keys.Receive[:])
-	c.u32(&s.Keys.Remote)
-	c.u32(&s.Local)
-	c.flag(&s.Initiator)
-	c.moments(&s.Created)
-	c.u64(&s.Counter)
-	c.u64(&s.Window.Newest)
-	for i := range s.Window.Blocks {
-		c.u64(&s.Window.Blocks[i])
+func (k *Keypair) walk(c *coder) {
+	c.bytes(k.Keys.Send[:])
+	c.bytes(k.Keys.Receive[:])
+	c.u32(&k.Keys.Remote)
+	c.u32(&k.Local)
+	c.flag(&k.Initiator)
+	c.moments(&k.Created)
+	c.u64(&k.Counter)
+	c.u64(&k.Window.Newest)
+	for i := range k.Window.Blocks {
+		c.u64(&k.Window.Blocks[i])
 	}
 }

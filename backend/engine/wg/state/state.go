@@ -39,19 +39,20 @@ type Peer struct {
 	ReadAt, PersistAt, SentAt, GotAt, OwedSince, AwaitSince Moment
 
 	WantsKeys bool // a handshake is due, or was under way
-	Talk      opt.Option[Talk]
+	Active    opt.Option[Active]
 }
 
-// Talk is a conversation. A handshake that was under way is begun again.
-type Talk struct {
+// Active is the state of a peer in use: handshake, keypairs and staged packets. A handshake that was
+// under way is begun anew.
+type Active struct {
 	Shared                       noise.Key
 	BegunAt, OpenedAt, DerivedAt Moment
-	Current, Previous, Next      opt.Option[Session]
+	Current, Previous, Next      opt.Option[Keypair]
 	Staged                       [][]byte
 }
 
-// Session is a pair of transport keys.
-type Session struct {
+// Keypair is a pair of transport keys, with the counters of both directions.
+type Keypair struct {
 	Keys      noise.Keys
 	Local     uint32
 	Initiator bool
@@ -73,6 +74,6 @@ func (d *Device) Wipe() {
 	for i := range d.Peers {
 		p := &d.Peers[i]
 		p.Preshared.Wipe()
-		p.Talk = opt.None[Talk]()
+		p.Active = opt.None[Active]()
 	}
 }

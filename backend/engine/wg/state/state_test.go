@@ -2,6 +2,8 @@ package state
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -12,8 +14,8 @@ import (
 
 // full has something in every field.
 func full() *Device {
-	session := func(n byte) opt.Option[Session] {
-		return opt.Some(Session{
+	keypair := func(n byte) opt.Option[Keypair] {
+		return opt.Some(Keypair{
 			Keys: noise.Keys{Send: noise.Key{n}, Receive: noise.Key{n + 1}, Remote: 7}, Local: uint32(n), Initiator: n == 1,
 			Created: 9, Counter: 1 << 61, Window: Window{Newest: 1 << 40, Blocks: [16]uint64{uint64(n), 15: 1 << 63}},
 		})
@@ -26,9 +28,9 @@ func full() *Device {
 			Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64")},
 			Sent:    1, Received: 2, Newest: [12]byte{4}, Finished: 6,
 			ReadAt: 1, PersistAt: 2, SentAt: 3, GotAt: 4, OwedSince: 5, AwaitSince: 6, WantsKeys: true,
-			Talk: opt.Some(Talk{
+			Active: opt.Some(Active{
 				Shared: noise.Key{5}, BegunAt: 1, OpenedAt: 2, DerivedAt: 3,
-				Current: session(1), Previous: session(2), Next: session(3), Staged: [][]byte{{1, 2, 3}, {}},
+				Current: keypair(1), Previous: keypair(2), Next: keypair(3), Staged: [][]byte{{1, 2, 3}, {}},
 			}),
 		}, {Public: noise.Key{9}, Allowed: []netip.Prefix{}}},
 	}
@@ -54,8 +56,16 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 		t.Errorf("another version: %v", err)
 	}
 	got.Wipe()
-	if got.Private != (noise.Key{}) || got.Peers[0].Preshared != (noise.Key{}) || got.Peers[0].Talk.Present() {
+	if got.Private != (noise.Key{}) || got.Peers[0].Preshared != (noise.Key{}) || got.Peers[0].Active.Present() {
 		t.Error("wiped, it still has keys")
+	}
+}
+
+// An engine and the engine that replaces it may be of different releases.
+func TestTextOfARelease(t *testing.T) {
+	const want = "f6b3f3acabb8cd4568782e6c86784fbd54757280b4754d21224b7958a69493f7"
+	if got := fmt.Sprintf("%x", sha256.Sum256(Encode(full()))); got != want {
+		t.Errorf("the text of version %d has another form (SHA-256 %s): give it another version", Version, got)
 	}
 }
 
