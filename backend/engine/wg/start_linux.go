@@ -3,10 +3,6 @@ package wg
 import (
 	"context"
 	"net"
-
-	"github.com/rs/zerolog"
-
-	"github.com/loden-net/loden/backend/engine/wg/tun"
 )
 
 // Running is a device that moves packets until Close, or until its interface is deleted.
@@ -14,15 +10,6 @@ type Running struct {
 	*Device
 	cancel context.CancelFunc
 	done   chan struct{}
-}
-
-// Start makes a device as New does and runs it on a goroutine of its own.
-func Start(files tun.Files, name string, log zerolog.Logger) (*Running, error) {
-	d, err := New(files, name, log)
-	if err != nil {
-		return nil, err
-	}
-	return d.Start(), nil
 }
 
 // Start runs the device on a goroutine of its own. Call it once, and not Run.
