@@ -15,6 +15,7 @@ import (
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // Fake is a host in memory for tests: an interface, a WireGuard device and an engine process
@@ -368,8 +369,8 @@ func (t *fakeTunnel) configure(c wgtypes.PeerConfig) {
 		p.keepalive = *c.PersistentKeepaliveInterval
 	}
 	for _, n := range c.AllowedIPs {
-		if prefix, ok := prefixOf(n); ok {
-			t.holder[prefix] = c.PublicKey
+		if allowed, ok := prefix.FromIPNet(n); ok {
+			t.holder[allowed] = c.PublicKey
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/loden-net/loden/backend/dump"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // link is the interface as it was observed. The zero value is an interface that was just made.
@@ -117,8 +118,8 @@ func (k kernelLinks) observe(name string) (opt.Option[link], error) {
 		return opt.None[link](), fmt.Errorf("list addresses of %s: %w", name, err)
 	}
 	for _, a := range addrs {
-		if prefix, ok := prefixOf(*a.IPNet); ok && a.Scope != unix.RT_SCOPE_LINK {
-			out.addresses = append(out.addresses, prefix)
+		if addr, ok := prefix.FromIPNet(*a.IPNet); ok && a.Scope != unix.RT_SCOPE_LINK {
+			out.addresses = append(out.addresses, addr)
 		}
 	}
 	return opt.Some(out), nil
@@ -130,21 +131,21 @@ func (k kernelLinks) edit(name string, e linkEdit) error {
 	if err != nil {
 		return err
 	}
-	n := ipNet(e.address)
+	n := prefix.IPNet(e.address)
 	switch e.verb {
 	case setMTU:
 		return k.handle.LinkSetMTU(l, e.mtu)
 	case addAddress:
-		err := k.handle.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
+		err := k.handle.AddrAdd(l, &netlink.Addr{IPNet: n, Flags: unix.IFA_F_NODAD})
 		if errors.Is(err, unix.EACCES) && e.address.Addr().Is6() && allowIPv6(name) == nil {
-			err = k.handle.AddrAdd(l, &netlink.Addr{IPNet: &n, Flags: unix.IFA_F_NODAD})
+			err = k.handle.AddrAdd(l, &netlink.Addr{IPNet: n, Flags: unix.IFA_F_NODAD})
 		}
 		if errors.Is(err, unix.EACCES) && e.address.Addr().Is6() {
 			return fmt.Errorf("%w: IPv6 is switched off for this interface: `sysctl -w net.ipv6.conf.%s.disable_ipv6=0`", err, name)
 		}
 		return err
 	case deleteAddress:
-		return k.handle.AddrDel(l, &netlink.Addr{IPNet: &n})
+		return k.handle.AddrDel(l, &netlink.Addr{IPNet: n})
 	case setUp:
 	}
 	return k.handle.LinkSetUp(l)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // live is a WireGuard device as it is now.
@@ -125,8 +126,8 @@ func liveOf(d *wgtypes.Device) live {
 			q.endpoint = addrPortOf(p.Endpoint)
 		}
 		for _, ip := range p.AllowedIPs {
-			if prefix, ok := prefixOf(ip); ok {
-				q.prefixes = append(q.prefixes, prefix)
+			if allowed, ok := prefix.FromIPNet(ip); ok {
+				q.prefixes = append(q.prefixes, allowed)
 			}
 		}
 		out.peers = append(out.peers, q)
@@ -139,24 +140,6 @@ func liveOf(d *wgtypes.Device) live {
 func addrPortOf(a *net.UDPAddr) netip.AddrPort {
 	at := a.AddrPort()
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-}
-
-// prefixOf converts a net.IPNet; false for an invalid address or mask.
-func prefixOf(n net.IPNet) (netip.Prefix, bool) {
-	addr, ok := netip.AddrFromSlice(n.IP)
-	bits, size := n.Mask.Size()
-	if !ok || size == 0 {
-		return netip.Prefix{}, false
-	}
-	if size == 32 {
-		addr = addr.Unmap()
-	}
-	return netip.PrefixFrom(addr, bits), true
-}
-
-// ipNet converts back.
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // configOf converts edits.
@@ -182,7 +165,7 @@ func peerConfig(e edit) wgtypes.PeerConfig {
 		c.PersistentKeepaliveInterval = &k
 	}
 	for _, p := range e.gain {
-		c.AllowedIPs = append(c.AllowedIPs, ipNet(p))
+		c.AllowedIPs = append(c.AllowedIPs, *prefix.IPNet(p))
 	}
 	return c
 }

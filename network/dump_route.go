@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // routeHeader is the fixed part of a route's message.
@@ -119,7 +120,7 @@ func (r kernelRoute) ours(tunnel int, unreachable uint32) (Route, bool) {
 // remove deletes the route; an absent route is no error.
 func (r kernelRoute) remove() error {
 	n := netlink.Route{
-		Dst: ipNet(r.dst), Table: unix.RT_TABLE_MAIN, Type: int(r.kind), Priority: int(r.metric),
+		Dst: prefix.IPNet(r.dst), Table: unix.RT_TABLE_MAIN, Type: int(r.kind), Priority: int(r.metric),
 		Protocol: netlink.RouteProtocol(r.protocol), Scope: netlink.SCOPE_NOWHERE, // the kernel then takes any scope
 	}
 	if len(r.links) == 1 {

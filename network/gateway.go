@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // podBridge is the name that the bridge of the pods has unless the CNI configuration gives
@@ -60,7 +61,7 @@ func (v Inventory) holdsPods(l Link, want opt.Dual[netip.Prefix]) bool {
 func addGateway(link string, gateway netip.Prefix) error {
 	l, err := netlink.LinkByName(link)
 	if err == nil {
-		a := &netlink.Addr{IPNet: ipNet(gateway)}
+		a := &netlink.Addr{IPNet: prefix.IPNet(gateway)}
 		if gateway.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -13,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
@@ -137,7 +137,7 @@ func (r routes) index() int {
 // replace makes a route, or takes over the route that stands in its place.
 func (r routes) replace(route Route) error {
 	n := netlink.Route{
-		Dst:      ipNet(route.Dst),
+		Dst:      prefix.IPNet(route.Dst),
 		Protocol: protocol,
 		Type:     unix.RTN_UNREACHABLE,
 		Priority: int(unreachableMetric(r.tunnel)),
@@ -162,8 +162,3 @@ func (r routes) replace(route Route) error {
 
 // loopbackIndex is lo's interface index in every network namespace.
 const loopbackIndex = 1
-
-// ipNet is the edge to netlink's form of a prefix.
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // ErrOutOfSubnets says that every subnet of a family is taken.
@@ -130,7 +131,7 @@ func (s space) used(f opt.Family, taken []Lease) []span {
 
 // overlap returns the numbers that p covers, whole or in part.
 func (s space) overlap(p netip.Prefix) (span, bool) {
-	low, high := p.Masked().Addr(), last(p)
+	low, high := p.Masked().Addr(), prefix.Last(p)
 	if s.end().Less(low) || high.Less(s.r.SubnetMin) {
 		return span{}, false
 	}
@@ -145,7 +146,7 @@ func (s space) overlap(p netip.Prefix) (span, bool) {
 }
 
 // end returns the last address of the last subnet.
-func (s space) end() netip.Addr { return last(netip.PrefixFrom(s.r.SubnetMax, s.r.SubnetLen)) }
+func (s space) end() netip.Addr { return prefix.Last(netip.PrefixFrom(s.r.SubnetMax, s.r.SubnetLen)) }
 
 // count returns how many subnets there are, at most `most`.
 func (s space) count() uint64 { return min(s.index(s.r.SubnetMax)+1, most) }
@@ -208,14 +209,4 @@ func whole(like netip.Addr, high, low uint64) netip.Addr {
 	binary.BigEndian.PutUint64(b[:8], high)
 	binary.BigEndian.PutUint64(b[8:], low)
 	return netip.AddrFrom16(b)
-}
-
-// last returns the highest address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

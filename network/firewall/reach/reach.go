@@ -16,6 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall/netfilter"
 	"github.com/loden-net/loden/network/firewall/rule"
@@ -96,22 +97,12 @@ func (p Pods) packets() [2]packet {
 	own := p.Scope.Subnet.Addr().Next().Next()
 	other := p.Scope.Network.Addr().Next().Next()
 	if p.Scope.Subnet.Contains(other) {
-		other = last(p.Scope.Network)
+		other = prefix.Last(p.Scope.Network)
 	}
 	return [2]packet{
 		{about: "from pods of this node to pods of other nodes", out: p.Tunnel, src: own, dst: other},
 		{about: "from pods of other nodes to pods of this node", in: p.Tunnel, src: other, dst: own},
 	}
-}
-
-// last returns the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b) // b has the length of an address
-	return a
 }
 
 // verdict is the result of a chain.
