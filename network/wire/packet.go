@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/prefix"
 )
 
 // Packet is the content of the outermost header of a packet.
@@ -51,7 +53,7 @@ func parse(b []byte) (Packet, bool) {
 // forwarded (its hop limit is 1) and holds only a number.
 func canary(network netip.Prefix, nonce uint64) []byte {
 	payload := binary.BigEndian.AppendUint64([]byte(magic), nonce)
-	src, dst := network.Masked().Addr(), last(network)
+	src, dst := network.Masked().Addr(), prefix.Last(network)
 	if opt.FamilyOf(src) == opt.V6 {
 		b := []byte{0x60, 0, 0, 0, 0, byte(len(payload)), canaryProtocol, 1}
 		b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
@@ -59,28 +61,6 @@ func canary(network netip.Prefix, nonce uint64) []byte {
 	}
 	b := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 1, canaryProtocol, 0, 0}
 	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
-	binary.BigEndian.PutUint16(b[10:], checksum(b))
+	binary.BigEndian.PutUint16(b[10:], ^offload.Sum(b, 0))
 	return append(b, payload...)
-}
-
-// last returns the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b) // b has the length of an address
-	return a
-}
-
-// checksum is the Internet checksum (RFC 1071) of an even number of bytes.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
+	"github.com/loden-net/loden/backend/engine/wg/offload"
 	"github.com/loden-net/loden/config/opt"
 )
 
@@ -81,18 +82,6 @@ func canaryFrame(addr netip.Addr, text string) []byte {
 	}
 	header := append([]byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 64, 17, 0, 0}, addr.AsSlice()...)
 	header = append(header, addr.AsSlice()...)
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	binary.BigEndian.PutUint16(header[10:], ^offload.Sum(header, 0))
 	return append(append(append(nobody, 0x08, 0x00), header...), udp...)
-}
-
-// checksum returns the Internet checksum of an even number of bytes (RFC 1071).
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

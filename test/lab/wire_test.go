@@ -50,9 +50,6 @@ func TestCanariesAreReadAsWhatTheyAre(t *testing.T) {
 			t.Errorf("%s: half a canary was taken for one", addr)
 		}
 	}
-	if got := checksum([]byte{0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7}); got != 0xb861 {
-		t.Errorf("checksum %#x, want 0xb861", got)
-	}
 }
 
 // TestWireCountsClearByAddressAndByMarker feeds frames of the two kinds of leak.
