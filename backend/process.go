@@ -292,5 +292,5 @@ func (p *engineProcess) clear(ctx context.Context) error {
 
 func (p *engineProcess) files() []string {
 	return []string{engine.SocketPath(p.iface), engine.ControlPath(p.runDir, p.iface), engine.LockPath(p.runDir, p.iface), p.logPath(),
-		EndpointPath(p.runDir, p.iface)}
+		engine.StampPath(p.runDir, p.iface), EndpointPath(p.runDir, p.iface)}
 }

@@ -42,6 +42,7 @@ func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 	if left != nil {
 		defer left.Wipe()
 	}
+	s.stamps.Close() // before the next engine reads the file; startDevice opens it again
 	failed := s.transfer(a, left, files)
 	if failed == nil {
 		files.Close()
@@ -104,7 +105,7 @@ func (s *instance) resumePath(left *state.Device, files wg.Files) (err error) {
 		return err
 	}
 	s.disableOffloads(d)
-	s.path = d.Start()
+	s.path = s.startDevice(d)
 	return nil
 }
 

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/loden-net/loden/backend/engine/wg"
+	"github.com/loden-net/loden/backend/engine/wg/stamps"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 	"github.com/loden-net/loden/backend/engine/wg/tun"
 	"github.com/loden-net/loden/backend/linkwatch"
@@ -21,9 +23,10 @@ type instance struct {
 	uapi *os.File // listening; each round of serve accepts from a duplicate
 	path dataPath
 
-	inherited  bool        // taken over from another engine: its data path must go on
-	multiQueue bool        // the TUN device may have several queues
-	processors *processors // nil: the process has other work, and keeps all processors
+	stamps     *stamps.File // nil: the implementation does not record initiations
+	inherited  bool         // taken over from another engine: its data path must go on
+	multiQueue bool         // the TUN device may have several queues
+	processors *processors  // nil: the process has other work, and keeps all processors
 }
 
 // adaptToLoad makes the number of processors follow the load of the data path.
@@ -62,13 +65,14 @@ func (s *instance) newPath() (dataPath, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := open(s.o, files)
+	path, err := s.start(files)
 	if err != nil {
 		files.Close() // an implementation that failed late has closed them already
 		return nil, err
 	}
 	if err := errors.Join(keepTUN(files.Queues[0]), s.inspectTUN(files)); err != nil {
 		path.Close()
+		s.stamps.Close()
 		return nil, err
 	}
 	return path, nil
@@ -112,8 +116,22 @@ func (s *instance) prepare(conn *net.UnixConn, size int, files namedFiles) (star
 		return nil, nil, err
 	}
 	s.disableOffloads(d)
-	return func() error { s.path = d.Start(); return nil }, d.Discard, nil
+	return func() error { s.path = s.startDevice(d); return nil }, d.Discard, nil
 }
+
+// startDevice starts a device that has the record of initiations, which is opened anew: a device of
+// this instance before has used up what the engine before recorded. It runs in the engine that holds
+// the lock, after the engine before has stopped writing.
+func (s *instance) startDevice(d *wg.Device) dataPath {
+	s.stamps.Close()
+	s.stamps = stamps.Open(StampPath(s.o.RunDir, s.o.Iface), s.o.Log)
+	d.KeepStamps(s.stamps)
+	return d.Start()
+}
+
+// StampPath returns the file in which the interface's engine records the newest initiations: see
+// package stamps.
+func StampPath(runDir, iface string) string { return filepath.Join(runDir, iface+".stamps") }
 
 // disableOffloads applies Options.NoOffload to a data path that must go on also when that fails.
 func (s *instance) disableOffloads(d *wg.Device) {
@@ -127,6 +145,7 @@ func (s *instance) close() {
 	if s.path != nil {
 		s.path.Close()
 	}
+	s.stamps.Close()
 	_ = os.Remove(SocketPath(s.o.Iface))
 	_ = os.Remove(ControlPath(s.o.RunDir, s.o.Iface))
 	s.files().close()

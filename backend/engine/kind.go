@@ -29,9 +29,10 @@ type dataPath interface {
 	Close()                // ends the data path, closes the TUN file, waits for its goroutines
 }
 
-// open starts the implementation that o names on the TUN device. The implementation then owns
+// start starts the implementation that Options name on the TUN device. The implementation then owns
 // the files.
-func open(o Options, files tun.Files) (dataPath, error) {
+func (s *instance) start(files tun.Files) (dataPath, error) {
+	o := s.o
 	switch o.Kind {
 	case WireGuardGo:
 		if o.NoOffload != 0 {
@@ -47,7 +48,7 @@ func open(o Options, files tun.Files) (dataPath, error) {
 			d.Discard()
 			return nil, err
 		}
-		return d.Start(), nil
+		return s.startDevice(d), nil
 	default:
 		return nil, fmt.Errorf("start engine %q: choose wireguard-go or loden", o.Kind)
 	}

@@ -44,7 +44,7 @@ func TestProcessorsFollowTheLoad(t *testing.T) {
 func TestDataPathResumesWithAllProcessorsAfterAFailedHandOver(t *testing.T) {
 	all := runtime.GOMAXPROCS(4)
 	defer runtime.GOMAXPROCS(all)
-	s := &instance{o: Options{Iface: "narrow0", Kind: Loden, Queues: 1, Log: zerolog.Nop()}}
+	s := &instance{o: Options{Iface: "narrow0", Kind: Loden, RunDir: t.TempDir(), Queues: 1, Log: zerolog.Nop()}}
 	var err error
 	if s.path, err = s.newPath(); err != nil {
 		t.Fatal(err)
@@ -61,6 +61,7 @@ func TestDataPathResumesWithAllProcessorsAfterAFailedHandOver(t *testing.T) {
 	}
 	defer func() {
 		s.path.Close()
+		s.stamps.Close()
 		if link, err := netlink.LinkByName("narrow0"); err != nil || netlink.LinkDel(link) != nil {
 			t.Error("the interface is gone")
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tai64n"
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/peer"
@@ -160,6 +161,7 @@ func (d *Device) applyPeer(want *uapi.PeerRequest, e *edit) {
 			return
 		}
 		p = newMember(d, want.PublicKey)
+		p.SetNewest(d.stamps.Take(want.PublicKey))
 		d.peers[want.PublicKey] = p
 	}
 	if want.ReplaceAllowedIPs {
@@ -211,6 +213,9 @@ func (d *Device) drop(p *member, e *edit) {
 	}
 	p.allowed = nil
 	delete(d.peers, p.PublicKey())
+	if p.Newest() != (tai64n.Timestamp{}) {
+		d.stamps.Changed(p.PublicKey()) // configured anew, it starts without
+	}
 	p.Remove()
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/loden-net/loden/backend/engine/wg/conn"
 	"github.com/loden-net/loden/backend/engine/wg/noise"
 	"github.com/loden-net/loden/backend/engine/wg/peer"
+	"github.com/loden-net/loden/backend/engine/wg/stamps"
 	"github.com/loden-net/loden/backend/engine/wg/state"
 )
 
@@ -51,6 +52,8 @@ type Device struct {
 	port  uint16 // as configured; 0: any
 	mark  uint32
 	up    bool // the interface, when it was last looked at
+
+	stamps *stamps.File // nil: initiations are not recorded. Set by KeepStamps before Run
 
 	running     atomic.Bool        // timers run only then
 	handingOver chan *state.Device // see HandOver

@@ -68,6 +68,9 @@ func (d *Device) read(i handshakeItem) *peer.Peer {
 	}
 	if verdict == peer.Accepted {
 		d.checkSoon() // it may have moved the peer
+		if i.raw[0] == noise.TypeInitiation {
+			d.stamps.Changed(p.PublicKey())
+		}
 	}
 	flush := actions.Flush
 	actions.Flush = false // this goroutine does it

@@ -110,6 +110,21 @@ type Settings struct {
 	Keepalive    opt.Option[time.Duration] // 0: no persistent keepalive
 }
 
+// Newest returns the newest timestamp of the peer's accepted initiations; zero: none.
+func (p *Peer) Newest() tai64n.Timestamp {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.newest
+}
+
+// SetNewest makes a new peer refuse initiations that are not newer than a timestamp: a device before
+// accepted it.
+func (p *Peer) SetNewest(stamp tai64n.Timestamp) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.newest = stamp
+}
+
 // Idle reports whether the peer has no handshake, no keypairs and no staged packets.
 func (p *Peer) Idle() bool {
 	p.mu.Lock()
