@@ -106,15 +106,15 @@ func TestPlanNeedsStoreDocumentAndUplink(t *testing.T) {
 		spoil func(*bed)
 		want  string
 	}{
-		"store away":             {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "not available"},
-		"no document":            {func(b *bed) { b.store.wrong = etcd.ErrNoNetwork }, "no network document"},
+		"store away":             {func(b *bed) { b.store.Away = etcd.ErrUnavailable }, "not available"},
+		"no document":            {func(b *bed) { b.store.Wrong = etcd.ErrNoNetwork }, "no network document"},
 		"no uplink":              {func(b *bed) { b.kernel.fault = errors.New("no uplink: name the interface with --iface") }, "--iface"},
 		"key garbled":            {func(b *bed) { b.put(backend.KeyPath(b.settings.StateDir), "x") }, "key"},
 		"rules fail":             {func(b *bed) { b.packets.Fail(errors.New("ip6tables is missing")) }, "ip6tables"},
 		"no firewall":            {func(b *bed) { b.firewallFault = errors.New("neither iptables nor nft is installed") }, "neither iptables nor nft"},
 		"unreadable certificate": {func(b *bed) { b.storeFault = errors.New("--etcd-certfile: open /absent: no such file") }, "--etcd-certfile"},
 		"no free room": {func(b *bed) {
-			b.store.document = documentOf(b.t, `{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.2.0","SubnetMax":"10.244.2.0"}`)
+			b.store.Document = documentOf(b.t, `{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.2.0","SubnetMax":"10.244.2.0"}`)
 		}, "out of subnets"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -160,8 +160,8 @@ func TestCheckNamesTheCause(t *testing.T) {
 		want  string // start of the finding
 		fine  string // a finding that is not touched
 	}{
-		"store away":     {func(b *bed) { b.store.away = etcd.ErrUnavailable }, "etcd", "FAIL etcd is not available", "firewall"},
-		"wrong document": {func(b *bed) { b.store.wrong = errors.New("unknown Backend.Type") }, "network document", "FAIL unknown Backend.Type", "firewall"},
+		"store away":     {func(b *bed) { b.store.Away = etcd.ErrUnavailable }, "etcd", "FAIL etcd is not available", "firewall"},
+		"wrong document": {func(b *bed) { b.store.Wrong = errors.New("unknown Backend.Type") }, "network document", "FAIL unknown Backend.Type", "firewall"},
 		"no uplink":      {func(b *bed) { b.kernel.fault = errors.New("no uplink") }, "uplink", "FAIL no uplink", "etcd"},
 		"no firewall":    {func(b *bed) { b.firewallFault = errors.New("neither iptables nor nft is installed") }, "firewall", "FAIL neither iptables nor nft", "port"},
 		"packets dropped": {func(b *bed) {
@@ -241,7 +241,7 @@ func TestCheckOfTheWireSaysThatThereIsNoInterface(t *testing.T) {
 
 // small gives the host an uplink that has no room for IPv6 in a tunnel.
 func (b *bed) small() {
-	b.store.document = documentOf(b.t, `{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48"}`)
+	b.store.Document = documentOf(b.t, `{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48"}`)
 	u := b.kernel.state.Uplinks.V4.Or(network.Uplink{})
 	u.MTU = 1300
 	b.kernel.state.Uplinks = b.kernel.state.Uplinks.With(opt.V4, u)
@@ -312,7 +312,7 @@ func TestDownClearsTheHostAndReleasesTheLease(t *testing.T) {
 					t.Errorf("record %s, %v", got, err)
 				}
 				b.put(filepath.Join(b.settings.StateDir, ".leases.json.77"), "secret")
-				b.store.away = c.away
+				b.store.Away = c.away
 				err := b.environment().down(t.Context(), b.settings, c.options)
 				if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 					t.Errorf("got %v, want %q", err, c.want)
@@ -320,7 +320,7 @@ func TestDownClearsTheHostAndReleasesTheLease(t *testing.T) {
 				if !b.packets.Empty() || b.kernel.env().Present() {
 					t.Error("rules or subnet.env are left")
 				}
-				if b.store.stored("n1").Present() != c.stays {
+				if b.store.Stored("n1").Present() != c.stays {
 					t.Errorf("the lease stays: %v, want %v", !c.stays, c.stays)
 				}
 				if got, err := Record(b.settings.RunDir); err != nil || got != nil {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-
 	"net/netip"
 	"slices"
 	"strings"
@@ -20,35 +19,10 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
-	"github.com/loden-net/loden/subnet"
 	"github.com/loden-net/loden/subnet/etcd"
 )
 
-// fakeStore is a registry in memory. Its fields may be changed through set while a node runs.
-type fakeStore struct {
-	mu       sync.Mutex // guards the fields below
-	away     error      // of every request, as while etcd is away or refuses everything
-	readOnly error      // of every write, as with NOSPACE
-	document etcd.Document
-	wrong    error // of the document
-	leases   []subnet.Lease
-	revision int64
-	lost     chan struct{} // closed to end every claim
-	changed  chan struct{} // closed and replaced at every change
-	updates  []subnet.Lease
-}
-
-func newFakeStore(t testing.TB, document string, leases ...subnet.Lease) *fakeStore {
-	t.Helper()
-	s := &fakeStore{lost: make(chan struct{}), changed: make(chan struct{}), leases: leases, revision: 1}
-	if document == "" {
-		s.wrong = etcd.ErrNoNetwork
-		return s
-	}
-	s.document = documentOf(t, document)
-	return s
-}
-
+// documentOf returns the network document with a text.
 func documentOf(t testing.TB, text string) etcd.Document {
 	t.Helper()
 	n, err := config.ParseNetwork([]byte(text))
@@ -58,184 +32,15 @@ func documentOf(t testing.TB, text string) etcd.Document {
 	return etcd.Document{Data: []byte(text), Network: n, Revision: 1}
 }
 
-// set changes the store, and tells the watchers.
-func (s *fakeStore) set(change func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change()
-	s.revision++
-	s.document.Revision = s.revision
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
+// fakeStore is the registry in memory as a node needs it.
+type fakeStore struct{ *etcd.Fake }
 
-// lose ends the claims of the moment.
-func (s *fakeStore) lose() {
-	s.set(func() {
-		close(s.lost)
-		s.lost = make(chan struct{})
-	})
-}
-
-func (s *fakeStore) Network(context.Context) (config.Network, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.away != nil {
-		return config.Network{}, s.away
-	}
-	return s.document.Network, s.wrong
-}
-
-func (s *fakeStore) Snapshot(context.Context) (subnet.Snapshot, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return subnet.Snapshot{Revision: s.revision, Leases: slices.Clone(s.leases)}, s.away
-}
-
-func (s *fakeStore) Watch(ctx context.Context, emit func(subnet.Snapshot)) error {
-	return s.follow(ctx, func() {
-		if snapshot, err := s.Snapshot(ctx); err == nil {
-			emit(snapshot)
-		}
-	})
-}
-
-func (s *fakeStore) WatchNetwork(ctx context.Context, emit func(etcd.Document, error)) error {
-	return s.follow(ctx, func() {
-		s.mu.Lock()
-		d, err := s.document, s.wrong
-		if s.away != nil {
-			d, err = etcd.Document{}, s.away
-		}
-		s.mu.Unlock()
-		emit(d, err)
-	})
-}
-
-// follow calls look at once and after every change, until ctx ends.
-func (s *fakeStore) follow(ctx context.Context, look func()) error {
-	for {
-		s.mu.Lock()
-		changed := s.changed
-		s.mu.Unlock()
-		look()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
-}
-
-func (s *fakeStore) Status() etcd.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return etcd.Status{Connected: s.away == nil, Revision: s.revision}
-}
-
-func (s *fakeStore) Close() error { return nil }
-
-// Choice returns the lease with the node's name, or a new lease.
-func (s *fakeStore) Choice(_ context.Context, w etcd.Want) (etcd.Choice, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.away != nil {
-		return etcd.Choice{}, s.away
-	}
-	for _, l := range s.leases {
-		if l.Node == w.Lease.Node {
-			return etcd.Choice{Lease: l, Held: true}, nil
-		}
-	}
-	lease := w.Lease
-	var err error
-	lease.Subnets, err = subnet.Allocate(w.Network, w.Lease.Node+"#0", w.Prefer, s.leases)
-	return etcd.Choice{Lease: lease}, err
-}
-
-func (s *fakeStore) acquire(ctx context.Context, w etcd.Want) (claim, error) {
-	choice, err := s.Choice(ctx, w)
+func (s fakeStore) acquire(ctx context.Context, w etcd.Want) (claim, error) {
+	c, err := s.Acquire(ctx, w)
 	if err != nil {
-		return nil, err
-	}
-	lease := choice.Lease
-	lease.Key, lease.Endpoints = w.Lease.Key, w.Lease.Endpoints
-	c := &fakeClaim{store: s, lease: lease}
-	s.mu.Lock()
-	c.lost = s.lost
-	s.mu.Unlock()
-	if err := c.Update(ctx, lease); err != nil {
-		return nil, err
+		return nil, err // not c: a nil *FakeClaim in an interface is not nil
 	}
 	return c, nil
-}
-
-func (s *fakeStore) Release(_ context.Context, name string) error {
-	if s.away != nil {
-		return s.away
-	}
-	err := etcd.ErrNoLease
-	s.set(func() {
-		s.leases = slices.DeleteFunc(slices.Clone(s.leases), func(l subnet.Lease) bool {
-			if l.Node == name {
-				err = nil
-			}
-			return l.Node == name
-		})
-	})
-	return err
-}
-
-// stored returns the lease of a node in the store.
-func (s *fakeStore) stored(name string) opt.Option[subnet.Lease] {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.leases {
-		if l.Node == name {
-			return opt.Some(l)
-		}
-	}
-	return opt.None[subnet.Lease]()
-}
-
-// fakeClaim is a lease in a fakeStore.
-type fakeClaim struct {
-	store *fakeStore
-	lease subnet.Lease
-	lost  chan struct{}
-}
-
-func (c *fakeClaim) Lease() subnet.Lease { return c.lease }
-
-func (c *fakeClaim) Keep(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-c.lost:
-		return etcd.ErrLeaseLost
-	}
-}
-
-func (c *fakeClaim) Update(_ context.Context, want subnet.Lease) error {
-	c.store.mu.Lock()
-	refused := c.store.readOnly
-	if c.store.away != nil {
-		refused = c.store.away
-	}
-	same := slices.Contains(c.store.leases, want)
-	c.store.mu.Unlock()
-	if refused != nil {
-		return refused
-	}
-	c.lease = want
-	if same {
-		return nil
-	}
-	c.store.set(func() {
-		c.store.updates = append(c.store.updates, want)
-		c.store.leases = append(slices.DeleteFunc(slices.Clone(c.store.leases), func(l subnet.Lease) bool { return l.Node == want.Node }), want)
-	})
-	return nil
 }
 
 // fakeKernel is the links, routes and settings of a host in memory.
@@ -302,7 +107,7 @@ func (k *fakeKernel) parts(h *host) []network.Part {
 type bed struct {
 	t        testing.TB
 	settings Settings
-	store    *fakeStore
+	store    fakeStore
 	kernel   *fakeKernel
 	device   *backend.Fake
 	firewall *firewall.Firewall
@@ -342,7 +147,10 @@ func newBed(t testing.TB, document string, nodes ...int) *bed {
 	t.Helper()
 	b := &bed{t: t, kernel: &fakeKernel{}, device: backend.NewFake().Kernel(), logged: &lines{}}
 	log := zerolog.New(zerolog.MultiLevelWriter(b.logged, zerolog.NewTestWriter(t)))
-	b.store = newFakeStore(t, document, savedSnapshot(1, nodes...).Leases...)
+	b.store = fakeStore{etcd.NewFake(savedSnapshot(1, nodes...).Leases...)}
+	if document != "" {
+		b.store.Document, b.store.Wrong = documentOf(t, document), nil
+	}
 	b.kernel.state.Uplinks = uplink("192.0.2.1")
 	b.firewall, b.packets = firewall.NewFake(log)
 	dir := t.TempDir()

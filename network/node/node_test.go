@@ -26,11 +26,11 @@ func TestNodeTakesALeaseAndSetsUpItsPeers(t *testing.T) {
 		if !rep.Healthy() || peers(n) != "n2 n3" || !b.kernel.env().Present() || b.packets.Empty() {
 			t.Errorf("report %+v, env %v", rep, b.kernel.env())
 		}
-		own, ok := b.store.stored("n1").Get()
+		own, ok := b.store.Stored("n1").Get()
 		if !ok || own.Endpoints != rep.Endpoints || own.Endpoints.V4 != opt.Some(netip.MustParseAddrPort("192.0.2.1:51820")) {
 			t.Errorf("lease %+v, report announces %v", own, rep.Endpoints)
 		}
-		b.store.set(func() { b.store.leases = append(b.store.leases, savedLease(4)) })
+		b.store.Change(func() { b.store.Leases = append(b.store.Leases, savedLease(4)) })
 		synctest.Wait()
 		if peers(n) != "n2 n3 n4" {
 			t.Errorf("after a join: %s", peers(n))
@@ -48,11 +48,11 @@ func TestLostLeaseIsTakenAgainWithTheSameSubnets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, bedDocument, 2)
 		n, stop := b.run()
-		before, _ := b.store.stored("n1").Get()
-		b.store.set(func() { b.store.leases = b.store.leases[:1] })
-		b.store.lose()
+		before, _ := b.store.Stored("n1").Get()
+		b.store.Change(func() { b.store.Leases = b.store.Leases[:1] })
+		b.store.Lose()
 		later(2 * time.Second)
-		after, ok := b.store.stored("n1").Get()
+		after, ok := b.store.Stored("n1").Get()
 		if !ok || after.Subnets != before.Subnets || !n.reporter.report(t.Context()).Healthy() {
 			t.Errorf("before %v, after %v", before, after)
 		}
@@ -67,12 +67,12 @@ func TestAnotherNetworkMovesTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, bedDocument)
 		_, stop := b.run()
-		b.store.set(func() {
-			b.store.document = documentOf(t, `{"Network":"10.99.0.0/16","Backend":{"Type":"wireguard","ListenPort":4000}}`)
-			b.store.leases = nil
+		b.store.Change(func() {
+			b.store.Document = documentOf(t, `{"Network":"10.99.0.0/16","Backend":{"Type":"wireguard","ListenPort":4000}}`)
+			b.store.Leases = nil
 		})
 		later(2 * time.Second)
-		own, ok := b.store.stored("n1").Get()
+		own, ok := b.store.Stored("n1").Get()
 		if !ok || !netip.MustParsePrefix("10.99.0.0/16").Contains(own.Subnets.V4.Or(netip.Prefix{}).Addr()) ||
 			own.Endpoints.V4.Or(netip.AddrPort{}).Port() != 4000 {
 			t.Errorf("lease %+v", own)
@@ -94,7 +94,7 @@ func TestNewAddressIsAnnouncedWithoutANewLease(t *testing.T) {
 		b.kernel.set(func() { b.kernel.state.Uplinks = uplink("192.0.2.22") })
 		n.reconciler.Kick()
 		synctest.Wait()
-		own, _ := b.store.stored("n1").Get()
+		own, _ := b.store.Stored("n1").Get()
 		if got := own.Endpoints.V4.Or(netip.AddrPort{}).String(); got != "192.0.2.22:51820" || b.logged.count("lease lost") > 0 {
 			t.Errorf("the store announces %s", got)
 		}
@@ -112,7 +112,7 @@ func TestReportShowsTheEndpointsThatTheStoreHoldsAndWhyItRefusesOthers(t *testin
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, bedDocument, 2)
 		n, stop := b.run()
-		b.store.set(func() { b.store.readOnly = errNoSpace })
+		b.store.Change(func() { b.store.ReadOnly = errNoSpace })
 		b.kernel.set(func() { b.kernel.state.Uplinks = uplink("192.0.2.22") })
 		n.reconciler.Kick()
 		later(10 * time.Second)
@@ -124,7 +124,7 @@ func TestReportShowsTheEndpointsThatTheStoreHoldsAndWhyItRefusesOthers(t *testin
 		if b.logged.count("trying again") != 1 {
 			t.Error("the refusal is not logged once")
 		}
-		b.store.set(func() { b.store.readOnly = nil })
+		b.store.Change(func() { b.store.ReadOnly = nil })
 		later(2 * time.Second)
 		if rep := n.reporter.report(t.Context()); !rep.Healthy() || rep.Endpoints.V4 != opt.Some(netip.MustParseAddrPort("192.0.2.22:51820")) {
 			t.Errorf("after the store has room: %+v", rep)
@@ -135,13 +135,13 @@ func TestReportShowsTheEndpointsThatTheStoreHoldsAndWhyItRefusesOthers(t *testin
 
 // C8 (faults 06 and 07): a node with leases on disk starts, whatever the store answers.
 func TestNodeWithLeasesOnDiskStartsWhateverTheStoreAnswers(t *testing.T) {
-	for name, refuse := range map[string]func(*fakeStore){
-		"it is away":               func(s *fakeStore) { s.away = etcd.ErrUnavailable },
-		"it refuses the password":  func(s *fakeStore) { s.away = errors.New("etcd refuses the user name or password") },
-		"it has no space":          func(s *fakeStore) { s.readOnly, s.leases = errNoSpace, s.leases[:2] },
-		"its document is wrong":    func(s *fakeStore) { s.wrong, s.leases = errors.New(`unknown Backend.Type "vxlan"`), s.leases[:2] },
-		"its document is gone":     func(s *fakeStore) { s.wrong, s.leases = etcd.ErrNoNetwork, s.leases[:2] },
-		"the node's name is taken": func(s *fakeStore) { s.readOnly = etcd.ErrNameTaken },
+	for name, refuse := range map[string]func(fakeStore){
+		"it is away":               func(s fakeStore) { s.Away = etcd.ErrUnavailable },
+		"it refuses the password":  func(s fakeStore) { s.Away = errors.New("etcd refuses the user name or password") },
+		"it has no space":          func(s fakeStore) { s.ReadOnly, s.Leases = errNoSpace, s.Leases[:2] },
+		"its document is wrong":    func(s fakeStore) { s.Wrong, s.Leases = errors.New(`unknown Backend.Type "vxlan"`), s.Leases[:2] },
+		"its document is gone":     func(s fakeStore) { s.Wrong, s.Leases = etcd.ErrNoNetwork, s.Leases[:2] },
+		"the node's name is taken": func(s fakeStore) { s.ReadOnly = etcd.ErrNameTaken },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -150,14 +150,14 @@ func TestNodeWithLeasesOnDiskStartsWhateverTheStoreAnswers(t *testing.T) {
 				later(2 * time.Second)
 				must(t, stop())
 				b.reboot()
-				b.store.set(func() { refuse(b.store) })
+				b.store.Change(func() { refuse(b.store) })
 				n, stop := b.run()
 				later(20 * time.Second)
 				rep := n.reporter.report(t.Context())
 				if !rep.Ready || rep.Reason == "" || peers(n) != "n2 n3" || !b.kernel.env().Present() {
 					t.Errorf("report %+v, peers %s", rep, peers(n))
 				}
-				if name == "its document is wrong" && !b.store.stored("n1").Present() {
+				if name == "its document is wrong" && !b.store.Stored("n1").Present() {
 					t.Error("the node does not take its lease again")
 				}
 				if err := stop(); err != nil {
@@ -177,11 +177,11 @@ func (b *bed) reboot() {
 
 func TestNodeWithoutLeasesOnDiskEndsWithTheRefusal(t *testing.T) {
 	for name, c := range map[string]struct {
-		refuse func(*fakeStore)
+		refuse func(fakeStore)
 		want   string
 	}{
-		"no space":       {func(s *fakeStore) { s.readOnly = errNoSpace }, "space exceeded"},
-		"wrong document": {func(s *fakeStore) { s.wrong = errors.New("unknown Backend.Type") }, "unknown Backend.Type"},
+		"no space":       {func(s fakeStore) { s.ReadOnly = errNoSpace }, "space exceeded"},
+		"wrong document": {func(s fakeStore) { s.Wrong = errors.New("unknown Backend.Type") }, "unknown Backend.Type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -205,7 +205,7 @@ func (b *bed) runWith(change func()) (*node, func() error) {
 	p, err := env.prepare(b.t.Context(), b.settings)
 	must(b.t, err)
 	p.close()
-	b.store.set(change)
+	b.store.Change(change)
 	var stop func() error
 	var n *node
 	if _, err := env.prepare(b.t.Context(), b.settings); err != nil {
@@ -219,22 +219,22 @@ func (b *bed) runWith(change func()) (*node, func() error) {
 func TestNodeWaitsForStoreAndDocumentAndSaysFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, "")
-		b.store.away = etcd.ErrUnavailable
+		b.store.Away = etcd.ErrUnavailable
 		n, stop := b.run()
 		if rep := n.reporter.report(t.Context()); rep.Ready || rep.Reason != "waiting for etcd" {
 			t.Errorf("without a store: %q", rep.Reason)
 		}
-		b.store.set(func() { b.store.away = nil })
+		b.store.Change(func() { b.store.Away = nil })
 		synctest.Wait()
 		if rep := n.reporter.report(t.Context()); rep.Ready || rep.Reason != "waiting for a network document and a lease" {
 			t.Errorf("without a document: %q", rep.Reason)
 		}
-		b.store.set(func() { b.store.document, b.store.wrong = documentOf(t, bedDocument), nil })
+		b.store.Change(func() { b.store.Document, b.store.Wrong = documentOf(t, bedDocument), nil })
 		later(2 * time.Second)
 		if rep := n.reporter.report(t.Context()); !rep.Healthy() {
 			t.Errorf("with both: %q", rep.Reason)
 		}
-		b.store.set(func() { b.store.wrong = errors.New("SubnetMin is not in the range") })
+		b.store.Change(func() { b.store.Wrong = errors.New("SubnetMin is not in the range") })
 		synctest.Wait()
 		if rep := n.reporter.report(t.Context()); !rep.Ready || !strings.Contains(rep.Reason, "last valid document stands: SubnetMin") {
 			t.Errorf("with a wrong document later: %q", rep.Reason)
@@ -247,7 +247,7 @@ func TestStoreAwayLeavesPeersAndSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, bedDocument, 2)
 		n, stop := b.run()
-		b.store.set(func() { b.store.away = etcd.ErrUnavailable })
+		b.store.Change(func() { b.store.Away = etcd.ErrUnavailable })
 		later(time.Hour)
 		if rep := n.reporter.report(t.Context()); !rep.Ready || rep.Healthy() || rep.Store.Up || peers(n) != "n2" {
 			t.Errorf("report %+v", rep)
@@ -263,7 +263,7 @@ func TestPeersHaveTheNamesOfTheLeasesThatPlanAccepted(t *testing.T) {
 		n, stop := b.run()
 		thief := savedLease(9)
 		thief.Node, thief.Key = "zeta", savedLease(2).Key
-		b.store.set(func() { b.store.leases = append(b.store.leases, thief) })
+		b.store.Change(func() { b.store.Leases = append(b.store.Leases, thief) })
 		synctest.Wait()
 		rep := n.reporter.report(t.Context())
 		if len(rep.Peers) != 1 || rep.Peers[0].Node != "n2" || rep.Peers[0].Subnets != savedLease(2).Subnets {
@@ -410,7 +410,7 @@ func TestRestartRemovesNoPeerThatIsYoungerThanTheCopyOnDisk(t *testing.T) {
 		if peers(n) != "n2 n3 n4" {
 			t.Errorf("peers %s", peers(n))
 		}
-		b.store.set(func() { b.store.leases = b.store.leases[1:] }) // the store's word counts
+		b.store.Change(func() { b.store.Leases = b.store.Leases[1:] }) // the store's word counts
 		later(time.Minute)
 		if peers(n) != "n3 n4" {
 			t.Errorf("after n2 has left: peers %s", peers(n))
@@ -430,7 +430,7 @@ func TestCopyOnDiskRemovesSilentPeersAloneAfterTheWait(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBed(t, bedDocument, 2, 3)
 				b.restartWithOldCopy(4)
-				b.store.set(func() { b.store.away = etcd.ErrUnavailable })
+				b.store.Change(func() { b.store.Away = etcd.ErrUnavailable })
 				_, stop := b.run()
 				later(b.settings.StoreWait - time.Second)
 				if removed := b.removed(); len(removed) > 0 {
@@ -457,7 +457,7 @@ func (b *bed) restartWithOldCopy(joins int) {
 	later(2 * time.Second)
 	old, err := os.ReadFile(savedPath(b.settings.StateDir))
 	must(b.t, err)
-	b.store.set(func() { b.store.leases = append(b.store.leases, savedLease(joins)) })
+	b.store.Change(func() { b.store.Leases = append(b.store.Leases, savedLease(joins)) })
 	synctest.Wait()
 	must(b.t, stop())
 	must(b.t, os.WriteFile(savedPath(b.settings.StateDir), old, 0o600))
@@ -487,14 +487,14 @@ func TestDocumentThatWouldCutTheNodeOffIsRefused(t *testing.T) {
 				b.settings.Etcd.Endpoints = []string{"http://198.51.100.7:2379"}
 				b.kernel.state.Gateways = map[string]netip.Addr{"gateway of eth0": netip.MustParseAddr("203.0.113.1")}
 				n, stop := b.run()
-				before, _ := b.store.stored("n1").Get()
-				b.store.set(func() { b.store.document = documentOf(t, c.document) })
+				before, _ := b.store.Stored("n1").Get()
+				b.store.Change(func() { b.store.Document = documentOf(t, c.document) })
 				later(time.Minute)
 				rep := n.reporter.report(t.Context())
-				if after, _ := b.store.stored("n1").Get(); after != before || !strings.Contains(rep.Reason, c.want) || peers(n) != "n2" {
+				if after, _ := b.store.Stored("n1").Get(); after != before || !strings.Contains(rep.Reason, c.want) || peers(n) != "n2" {
 					t.Errorf("lease %v, was %v; reason %q", after.Subnets, before.Subnets, rep.Reason)
 				}
-				b.store.set(func() { b.store.document = documentOf(t, bedDocument) })
+				b.store.Change(func() { b.store.Document = documentOf(t, bedDocument) })
 				later(time.Minute)
 				if rep := n.reporter.report(t.Context()); !rep.Healthy() {
 					t.Errorf("after the right document is back: %q", rep.Reason)

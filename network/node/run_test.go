@@ -71,7 +71,7 @@ func TestRunRefusesBeforeItChangesTheHost(t *testing.T) {
 		"certificate":    {func(b *bed) { b.storeFault = errors.New("--etcd-certfile: open /absent: no such file") }, "--etcd-certfile"},
 		"no firewall":    {func(b *bed) { b.firewallFault = errors.New("neither iptables nor nft is installed") }, "neither iptables"},
 		"no WireGuard":   {func(b *bed) { b.deviceFault = errors.New("/dev/net/tun is missing") }, "/dev/net/tun"},
-		"wrong document": {func(b *bed) { b.store.wrong = errors.New("unknown Backend.Type") }, "unknown Backend.Type"},
+		"wrong document": {func(b *bed) { b.store.Wrong = errors.New("unknown Backend.Type") }, "unknown Backend.Type"},
 		"wrong address":  {func(b *bed) { b.settings.ListenAddress = "192.0.2.200:1" }, "--listen-address 192.0.2.200:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
