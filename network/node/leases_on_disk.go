@@ -26,7 +26,8 @@ type leasesOnDisk struct {
 func savedPath(stateDir string) string { return filepath.Join(stateDir, "leases.json") }
 
 // loadSaved reads the leases on disk and checks them as input from outside. They must be
-// of the node with this name and key. A missing file is fs.ErrNotExist.
+// of the node with this key: the key alone decides whose copy it is. A node that has another name
+// now finds its lease under the present name. A missing file is fs.ErrNotExist.
 func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Network, error) {
 	data, err := os.ReadFile(savedPath(stateDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -39,8 +40,15 @@ func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Net
 	if err != nil {
 		return saved, config.Network{}, fmt.Errorf("%s: %w", savedPath(stateDir), err)
 	}
-	if saved.Self.Node != name || saved.Self.Key != key {
-		return saved, config.Network{}, fmt.Errorf("%s belongs to node %q, or to another key", savedPath(stateDir), saved.Self.Node)
+	if saved.Self.Key != key {
+		return saved, config.Network{}, fmt.Errorf("%s is of another key: it was written by node %q with key %s, and this node's key is %s",
+			savedPath(stateDir), saved.Self.Node, saved.Self.Key, key)
+	}
+	saved.Self.Node = name
+	for i := range saved.Snapshot.Leases {
+		if l := &saved.Snapshot.Leases[i]; l.Key == key {
+			l.Node = name
+		}
 	}
 	n, err := config.ParseNetwork(saved.Document)
 	if err != nil {
