@@ -16,9 +16,8 @@ if [ -s "$out/dead" ]; then
 	bad=1
 fi
 
-"$1" -f '{{range .Funcs}}{{println $.Path .Name .Position.File}}{{end}}' ./cmd/... |
-	sed -n '/fake\.go$/!s|^\(.*\) [^ ]*$|\1|p' |
-	sed -n 's|^github.com/loden-net/loden/\([^ ]*\) \([^ ]*\) \(.*\)|\1 \2 \3|p' |
+"$1" -f '{{range .Funcs}}{{println $.Path .Name .Position.File}}{{end}}' ./cmd/... >"$out/functions"
+sed -n 's|^github.com/loden-net/loden/\([^ ]*\) \([^ ]*\) \(.*\)|\1 \2 \3|p' "$out/functions" |
 	grep -Ev '^test/|^[^ ]*test |/fake[a-z_]*\.go$' | cut -d' ' -f1,2 | sort -u >"$out/tested"
 sed -n 's/^\([^# ][^ ]* [^ :]*\).*/\1/p' "$list" | sort -u >"$out/listed"
 comm -23 "$out/tested" "$out/listed" >"$out/new"
