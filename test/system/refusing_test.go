@@ -3,6 +3,7 @@ package system_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/test/lab"
+	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
 
 // TestRebootedNodeStartsFromDiskUnderAWrongDocument is fault C8: an etcd that answers "no"
@@ -23,6 +25,13 @@ func TestRebootedNodeStartsFromDiskUnderAWrongDocument(t *testing.T) {
 		if err := n.Serving(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		sandboxtest.Until(t, standLimit, n.Name+" to have both leases on disk", func() error {
+			saved, err := n.Output("cat", "/var/lib/loden/leases.json")
+			if err == nil && !(strings.Contains(saved, `"node1"`) && strings.Contains(saved, `"node2"`)) {
+				err = fmt.Errorf("on disk:\n%s", saved)
+			}
+			return err
+		})
 	}
 	wrong := `{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`
 	if err := l.Store.Run(l.Program("etcdctl"), "--endpoints", l.Store.Endpoint(), "put", "/coreos.com/network/config", wrong); err != nil {

@@ -79,7 +79,7 @@ type Socket struct {
 }
 
 func openUDP(network string, port uint16, mark uint32) (*Socket, error) {
-	s := &Socket{v6: network == "udp6", born: time.Now(), buffer: receiveBuffer{size: largestBuffer}}
+	s := &Socket{v6: network == "udp6", born: time.Now(), buffer: newReceiveBuffer()}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		controlErr := raw.Control(func(fd uintptr) { err = s.prepare(int(fd), mark) })
 		return errors.Join(controlErr, err)
@@ -140,7 +140,7 @@ func Adopt(file *os.File, v6 bool) (*Socket, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("use UDP socket: the file is not a UDP socket"), packets.Close())
 	}
-	s := &Socket{conn: udp, v6: v6, born: time.Now(), buffer: receiveBuffer{size: largestBuffer}}
+	s := &Socket{conn: udp, v6: v6, born: time.Now(), buffer: newReceiveBuffer()}
 	if s.raw, err = udp.SyscallConn(); err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
@@ -203,16 +203,18 @@ func (s *Socket) Receive(in []Incoming) (int, error) {
 	if s.in.err != nil {
 		return 0, s.in.err
 	}
+	received := 0
 	for i := range s.in.n {
 		s.in.finish(i, &in[i])
+		received += in[i].Size
 	}
-	s.adjustBuffer()
+	s.adjustBuffer(received)
 	return s.in.n, nil
 }
 
-// adjustBuffer sets the receive buffer to the size that the last Receive asks for.
-func (s *Socket) adjustBuffer() {
-	if s.buffer.step(time.Since(s.born), s.in.waited) {
+// adjustBuffer sets the receive buffer to the size that is right after a Receive of so many bytes.
+func (s *Socket) adjustBuffer(received int) {
+	if s.buffer.step(time.Since(s.born), received, s.in.waited) {
 		_ = fd.ControlRaw(s.raw, func(fd int) error { // fails on a closed socket only
 			setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, s.buffer.size)
 			return nil
