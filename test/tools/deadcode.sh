@@ -9,7 +9,8 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 bad=0
 
-"$1" -test -tags 'kernel image e2e k8s' ./... | grep -v "unreachable func: Example" >"$out/dead" || true
+"$1" -test -tags 'kernel image e2e k8s' ./... >"$out/all"
+sed '/unreachable func: Example/d' "$out/all" >"$out/dead"
 if [ -s "$out/dead" ]; then
 	echo 'neither a program nor a test reaches these functions; remove them:' >&2
 	cat "$out/dead" >&2
