@@ -11,6 +11,8 @@ import (
 // Report describes a running node: it is the body of /status, the table of `loden status`,
 // and the source of every metric.
 type Report struct {
+	APIVersion int `json:"apiVersion"` // 1; a change that breaks readers raises it
+
 	Version   string `json:"version"`
 	Node      string `json:"node"`
 	Ready     bool   `json:"ready"`
@@ -90,6 +92,9 @@ type PeerReport struct {
 	Handshake time.Time              `json:"lastHandshake,omitzero"` // zero before the first handshake
 	Received  int64                  `json:"receivedBytes"`
 	Sent      int64                  `json:"sentBytes"`
+
+	State string       `json:"state"`           // the worst state of Paths: up, degraded, one-way, mtu, down, unknown
+	Paths []PathReport `json:"paths,omitempty"` // by family, IPv4 first
 }
 
 // PassReport counts the passes of the reconciler.

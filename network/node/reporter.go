@@ -67,7 +67,7 @@ func (r *reporter) compose(ctx context.Context) Report {
 	s, passed := r.reconciler.Status()
 	in := r.reconciler.Inputs()
 	rep := Report{
-		Version: r.settings.Version, Node: r.settings.Name, Interface: r.settings.Interface, PublicKey: r.key.String(),
+		APIVersion: 1, Version: r.settings.Version, Node: r.settings.Name, Interface: r.settings.Interface, PublicKey: r.key.String(),
 		Engine:    EngineReport{Kind: string(r.device.Kind()), Reason: r.device.Reason()},
 		Firewall:  FirewallReport{Kind: r.firewall.Name(), Reason: r.firewall.Reason(), Guard: r.settings.Rules.Guard, Clear: []GuardCounter{}},
 		Store:     r.storeReport(),
@@ -171,9 +171,11 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 	names := acceptedLeases(s.State, in.Leases)
 	for _, p := range status.Peers {
 		l := names[p.PublicKey]
+		paths, worst := pathsOf(l.Subnets)
 		rep.Peers = append(rep.Peers, PeerReport{
 			Node: l.Node, PublicKey: p.PublicKey, Endpoint: p.Endpoint.String(), Subnets: l.Subnets,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+			State: worst, Paths: paths,
 		})
 	}
 	slices.SortFunc(rep.Peers, func(a, b PeerReport) int { return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey) })
