@@ -129,7 +129,7 @@ e2e-k8s: packages k8s-tools ## Kubernetes with two kubelets and our manifests; b
 deploy-check: programs $(BIN)/etcd ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
 
-.PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers
+.PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers bench-scale
 bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
 	$(ROOT) $(GO) run ./test/bench/cni -bin $(BIN) -plugins $(BIN)/cni
 bench-registry: ## etcd: loden's registry beside flannel's
@@ -140,6 +140,9 @@ bench-dataplane: packages bench-packages bench-programs ## encrypted tunnels: lo
 	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) $(BENCH)
 bench-peers: packages bench-programs ## 100, 1,000 and 10,000 peers: configure, dump, change one, memory
 	$(ROOT) $(GO) run ./test/bench/dataplane $(CONTENDERS) -peers 100,1000,10000
+bench-scale: packages bench-packages bench-programs $(BIN)/etcd ## a node beside 100 to 30,000 leases: start, a join, a burst, memory, disk; SCALE='-leases 1000 -out docs/scale'
+	cd test/bench/scale && GOWORK=off $(GO) build -o $(BIN)/bench/scale .
+	$(ROOT) $(BIN)/bench/scale -loden $(BIN)/bench/loden -wireguard-go $(BIN)/bench/wireguard-go -flannel -etcd $(BIN)/etcd $(SCALE)
 
 # What the dataplane bench compares, with symbols so that profiles have names; BENCH is
 # further flags of it, as in BENCH='-tests tcp1 -rounds 3'.

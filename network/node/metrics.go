@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -42,10 +43,12 @@ var (
 	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
 )
 
-// metricsHandler serves a registry of its own, without the metrics of other libraries.
+// metricsHandler serves a registry of its own, without the metrics of other libraries. It has
+// the memory of the Go runtime (go_…) and the CPU time, memory and descriptors of the daemon (process_…).
 func metricsHandler(report func(context.Context) Report) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{report}) // a fresh registry has no other collector
+	registry.MustRegister(collector{report}, // a fresh registry has no other collector
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
