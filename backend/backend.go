@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // Peer is another node as WireGuard sees it.
@@ -20,14 +22,20 @@ type Peer struct {
 	Keepalive time.Duration          // 0: no persistent keepalive
 }
 
+// Compare orders peers by key.
+func (p Peer) Compare(other Peer) int { return bytes.Compare(p.Key[:], other.Key[:]) }
+
+// Peers is an immutable list of peers, sorted by key.
+type Peers = sorted.List[Peer]
+
 // Config is the desired state of the interface. Except for the private key, `loden plan`
-// prints all of it. Peers are sorted by key.
+// prints all of it.
 type Config struct {
 	Port         uint16               // UDP, both families
 	MTU          int                  // of the interface, bytes
 	Addresses    opt.Dual[netip.Addr] // the node's own overlay addresses, /32 and /128
 	PresharedKey opt.Option[config.PresharedKey]
-	Peers        []Peer
+	Peers        Peers
 	Removals     Removals
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 func TestRecordOfEndpointsIsReadAsItWasWritten(t *testing.T) {
@@ -52,7 +53,7 @@ func TestDeviceFollowsANewPublicationAcrossARestartOfTheDaemon(t *testing.T) {
 		learned := netip.MustParseAddrPort("198.51.100.7:4242")
 		n := newFakeNode(t, NewFake(), Peer{Key: key(2), Endpoint: first})
 		n.Hear(key(2), first)
-		n.want.Peers[0].Endpoint = second
+		n.want.Peers = sorted.Of(Peer{Key: key(2), Endpoint: second})
 		n.open() // while the daemon was away, the peer got another address
 		if got := n.apply(); !slices.Equal(got, []string{"device: set peer " + key(2).String() + " at 192.0.2.22:51820"}) {
 			t.Errorf("changes: %q", got)
@@ -81,7 +82,7 @@ func TestDaemonThatStartsFromDiskOnlyAddsUntilTheStoreHasSpoken(t *testing.T) {
 		n.Hear(key(1), at)
 		n.open()
 		n.want.Port, n.want.Removals = 51900, RemoveNone
-		n.want.Peers = []Peer{old, {Key: key(4), Endpoint: at}} // the copy on disk is older than two peers
+		n.want.Peers = sorted.Of(old, Peer{Key: key(4), Endpoint: at}) // the copy on disk is older than two peers
 		if got := n.apply(); !slices.Equal(got, []string{"device: add peer " + key(4).String() + " at " + at.String()}) {
 			t.Errorf("on the word of the disk: %q", got)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // fakeNode is a Device on a host in memory.
@@ -38,7 +39,7 @@ func newFakeNode(t *testing.T, f *Fake, peers ...Peer) *fakeNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &fakeNode{t: t, Fake: f, key: key, want: Config{Port: 51820, MTU: 1420, Peers: peers}}
+	n := &fakeNode{t: t, Fake: f, key: key, want: Config{Port: 51820, MTU: 1420, Peers: sorted.Of(peers...)}}
 	n.open()
 	n.apply()
 	return n

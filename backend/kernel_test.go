@@ -130,7 +130,7 @@ func TestKernelHoldsAThousandPeersAndFollowsTheirChanges(t *testing.T) {
 	a.start("kernel")
 	c := a.config()
 	for i := range 1000 {
-		c.Peers = append(c.Peers, backend.Peer{
+		c.Peers = c.Peers.With(backend.Peer{
 			Key:      wgtypes.Key{1, byte(i >> 8), byte(i)},
 			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 51820),
 			Subnets: opt.Dual[netip.Prefix]{}.

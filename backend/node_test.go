@@ -17,6 +17,7 @@ import (
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/backend/engine"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/test/sandbox"
 	"github.com/loden-net/loden/test/sandbox/sandboxtest"
 )
@@ -166,7 +167,7 @@ func (n *node) peer(f opt.Family) backend.Peer {
 
 // config is the desired state of the node with the peers.
 func (n *node) config(peers ...backend.Peer) backend.Config {
-	return backend.Config{Port: 51820, MTU: 1420, Addresses: n.addresses(), Peers: peers}
+	return backend.Config{Port: 51820, MTU: 1420, Addresses: n.addresses(), Peers: sorted.Of(peers...)}
 }
 
 // route sends the overlay into the tunnel, which is not the device's business.

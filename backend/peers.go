@@ -94,9 +94,9 @@ func (c comparison) edits() []edit {
 		}
 	}
 	var edits []edit
-	wanted := make(map[wgtypes.Key]bool, len(c.want.Peers))
-	claimed := make(map[netip.Prefix]bool, 2*len(c.want.Peers))
-	for _, p := range c.want.Peers {
+	wanted := make(map[wgtypes.Key]bool, c.want.Peers.Len())
+	claimed := make(map[netip.Prefix]bool, 2*c.want.Peers.Len())
+	for p := range c.want.Peers.All() {
 		wanted[p.Key] = true
 		for _, prefix := range p.Subnets.All() {
 			claimed[prefix] = true
@@ -188,7 +188,7 @@ func (c comparison) publications() endpoints {
 			out[p.key] = at
 		}
 	}
-	for _, p := range c.want.Peers {
+	for p := range c.want.Peers.All() {
 		if old, exists := live[p.Key]; p.Endpoint.IsValid() && (!exists || !c.kept(old)) {
 			out[p.Key] = p.Endpoint
 		}

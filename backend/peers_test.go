@@ -12,6 +12,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // tunnelOf returns a WireGuard device in memory that holds the peers.
@@ -43,7 +44,7 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 		want := drawWant(t)
 		before := maps.Clone(dev.holder)
 		claimed := map[netip.Prefix]wgtypes.Key{}
-		for _, p := range want.Peers {
+		for p := range want.Peers.All() {
 			for _, prefix := range p.Subnets.All() {
 				claimed[prefix] = p.Key
 			}
@@ -59,10 +60,10 @@ func TestEditsMakeTheDeviceAsWantedAndOnlyOnce(t *testing.T) {
 		if !maps.Equal(dev.holder, claimed) {
 			t.Fatalf("prefixes\ngot  %v\nwant %v", dev.holder, claimed)
 		}
-		if len(dev.peers) != len(want.Peers) {
-			t.Fatalf("%d peers, want %d", len(dev.peers), len(want.Peers))
+		if len(dev.peers) != want.Peers.Len() {
+			t.Fatalf("%d peers, want %d", len(dev.peers), want.Peers.Len())
 		}
-		for _, p := range want.Peers {
+		for p := range want.Peers.All() {
 			got := dev.peers[p.Key]
 			if got.psk != want.PresharedKey.Or(config.PresharedKey{}) || got.keepalive != wholeSeconds(p.Keepalive) {
 				t.Fatalf("peer %v: %+v", p, got)
@@ -106,7 +107,7 @@ func drawWant(t *rapid.T) Config {
 			p.Subnets = p.Subnets.With(opt.V6, v6[i])
 		}
 		p.Keepalive = time.Duration(rapid.IntRange(0, 2500).Draw(t, "keepalive ms")) * time.Millisecond
-		want.Peers = append(want.Peers, p)
+		want.Peers = want.Peers.With(p)
 	}
 	if rapid.Bool().Draw(t, "psk") {
 		want.PresharedKey = opt.Some(config.PresharedKey{1})
@@ -140,7 +141,7 @@ func thousand() ([]livePeer, Config) {
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 51820)
 		v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 		live = append(live, livePeer{key: key, endpoint: at, prefixes: []netip.Prefix{v4}})
-		want.Peers = append(want.Peers, Peer{Key: key, Endpoint: at, Subnets: opt.Dual[netip.Prefix]{}.With(opt.V4, v4)})
+		want.Peers = want.Peers.With(Peer{Key: key, Endpoint: at, Subnets: opt.Dual[netip.Prefix]{}.With(opt.V4, v4)})
 	}
 	return live, want
 }
@@ -150,9 +151,11 @@ func TestOneChangedPeerInAThousandIsOneEdit(t *testing.T) {
 	if edits := editsOf(live, want); len(edits) != 0 {
 		t.Fatalf("nothing differs, yet: %d edits", len(edits))
 	}
-	want.Peers[500].Keepalive = time.Second
+	changed := want.Peers.Slice()[500]
+	changed.Keepalive = time.Second
+	want.Peers = want.Peers.With(changed)
 	edits := editsOf(live, want)
-	if len(edits) != 1 || edits[0].key != want.Peers[500].Key || edits[0].endpoint.Present() || edits[0].gain != nil {
+	if len(edits) != 1 || edits[0].key != changed.Key || edits[0].endpoint.Present() || edits[0].gain != nil {
 		t.Fatalf("got %+v", edits)
 	}
 	if c := peerConfig(edits[0]); c.ReplaceAllowedIPs || !c.UpdateOnly || c.PresharedKey != nil || c.Endpoint != nil {
@@ -193,7 +196,7 @@ func TestLearnedEndpointIsKeptWhileHandshakesAreFresh(t *testing.T) {
 			if c.exists {
 				live = []livePeer{{key: wgtypes.Key{1}, endpoint: c.live, handshake: c.handshake}}
 			}
-			edits := editsOf(live, Config{Peers: []Peer{{Key: wgtypes.Key{1}, Endpoint: published}}})
+			edits := editsOf(live, Config{Peers: sorted.Of(Peer{Key: wgtypes.Key{1}, Endpoint: published})})
 			written := len(edits) == 1 && edits[0].endpoint == opt.Some(published)
 			if written != c.written {
 				t.Errorf("endpoint written: %t, want %t (%+v)", written, c.written, edits)
@@ -217,7 +220,7 @@ func TestNewPublicationIsFollowedAtOnceAndARoamedEndpointStaysAgainstAnOld(t *te
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := livePeer{key: key(1), endpoint: c.live, handshake: testNow.Add(-time.Second)}
-			compared := comparison{live: []livePeer{old}, want: Config{Peers: []Peer{{Key: key(1), Endpoint: c.want}}}, published: endpoints{}, now: testNow, spare: testSpare}
+			compared := comparison{live: []livePeer{old}, want: Config{Peers: sorted.Of(Peer{Key: key(1), Endpoint: c.want})}, published: endpoints{}, now: testNow, spare: testSpare}
 			if c.last.IsValid() {
 				compared.published[key(1)] = c.last
 			}
@@ -261,7 +264,7 @@ func TestOldConfigTakesNothingFromPeersThatAreKept(t *testing.T) {
 				}
 			}
 		}
-		for _, p := range want.Peers {
+		for p := range want.Peers.All() {
 			if _, ok := after[p.Key]; !ok {
 				t.Fatalf("%v: peer %v was not added", want.Removals, p.Key)
 			}
@@ -278,8 +281,8 @@ func TestOldConfigTakesNothingFromPeersThatAreKept(t *testing.T) {
 		for _, e := range editsOf(dev.list().peers, want) {
 			dev.configure(peerConfig(e))
 		}
-		if len(dev.peers) != len(want.Peers) {
-			t.Fatalf("%d peers in the end, want %d", len(dev.peers), len(want.Peers))
+		if len(dev.peers) != want.Peers.Len() {
+			t.Fatalf("%d peers in the end, want %d", len(dev.peers), want.Peers.Len())
 		}
 	})
 }

@@ -28,10 +28,10 @@ func narrow(name string, want Config) []Problem {
 // loops returns the problems of peers whose endpoint is routed into the tunnel: their encrypted
 // packets would be encrypted again, without end. intoTunnel asks the kernel for the route to an
 // address; it is asked for endpoints inside allowed IPs only, which are hardly any.
-func loops(peers []Peer, intoTunnel func(netip.Addr) bool) []Problem {
+func loops(peers Peers, intoTunnel func(netip.Addr) bool) []Problem {
 	inner := map[netip.Prefix]bool{}
 	lengths := map[int]bool{} // of prefixes, either family
-	for _, p := range peers {
+	for p := range peers.All() {
 		for _, prefix := range p.Subnets.All() {
 			inner[prefix.Masked()] = true
 			lengths[prefix.Bits()] = true
@@ -46,7 +46,7 @@ func loops(peers []Peer, intoTunnel func(netip.Addr) bool) []Problem {
 		return false
 	}
 	var out []Problem
-	for _, p := range peers {
+	for p := range peers.All() {
 		if at := p.Endpoint.Addr(); at.IsValid() && inside(at) && intoTunnel(at) {
 			out = append(out, loop(p.Key, p.Endpoint))
 		}

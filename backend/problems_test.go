@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 func TestEndpointThatIsRoutedIntoTheTunnelIsAProblemWithARemedy(t *testing.T) {
@@ -19,7 +20,7 @@ func TestEndpointThatIsRoutedIntoTheTunnelIsAProblemWithARemedy(t *testing.T) {
 		{Key: key(3), Endpoint: netip.MustParseAddrPort("10.244.1.7:51820"), Subnets: prefix("10.244.3.0/24")}, // by a route of its own
 	}
 	var asked []string
-	got := loops(peers, func(a netip.Addr) bool {
+	got := loops(sorted.Of(peers...), func(a netip.Addr) bool {
 		asked = append(asked, a.String())
 		return a.String() == "10.244.1.9"
 	})

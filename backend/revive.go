@@ -32,7 +32,7 @@ func (c comparison) lost(edits []edit, s *sessions) []Peer {
 		}
 	}
 	var out []Peer
-	for _, p := range c.want.Peers {
+	for p := range c.want.Peers.All() {
 		if added[p.Key] && p.Endpoint.IsValid() {
 			out = append(out, p)
 		}

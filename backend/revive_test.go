@@ -19,7 +19,7 @@ func TestNewEngineBeginsHandshakesWithThePeersOfTheCrashedEngine(t *testing.T) {
 			t.Errorf("the first engine of a host revives sessions: %q", n.Calls())
 		}
 		n.Crash()
-		n.want.Peers = append(n.want.Peers, Peer{Key: key(4), Endpoint: at}) // new: it never had a session
+		n.want.Peers = n.want.Peers.With(Peer{Key: key(4), Endpoint: at}) // new: it never had a session
 		before := len(n.Calls())
 		made := n.apply()
 		if last := made[len(made)-1]; last != "device: begin handshakes with 2 peers of the device before this" {
@@ -44,16 +44,16 @@ func TestOnlyPeersWithALiveSessionAreRevivedInALargeNetwork(t *testing.T) {
 		for i := range reviveAll + 10 {
 			p := Peer{Key: key(1), Endpoint: at}
 			p.Key[1], p.Key[2] = byte(i>>8), byte(i)
-			n.want.Peers = append(n.want.Peers, p)
+			n.want.Peers = n.want.Peers.With(p)
 		}
 		n.apply()
-		n.Hear(n.want.Peers[7].Key, at)
-		n.Hear(n.want.Peers[8].Key, at)
+		n.Hear(n.want.Peers.Slice()[7].Key, at)
+		n.Hear(n.want.Peers.Slice()[8].Key, at)
 		if _, err := n.device.Status(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(SessionLife - time.Second)
-		n.Hear(n.want.Peers[8].Key, at)
+		n.Hear(n.want.Peers.Slice()[8].Key, at)
 		n.apply()
 		time.Sleep(2 * time.Second) // the session with peer 7 has ended
 		n.Crash()

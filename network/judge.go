@@ -103,7 +103,7 @@ func OutsideProblems(in Inputs, store map[string]netip.Addr) []subnet.Problem {
 		outside = map[string]netip.Addr{}
 	}
 	maps.Copy(outside, in.Gateways)
-	for _, l := range in.Leases {
+	for l := range in.Leases.All() {
 		for _, e := range l.Endpoints.All() {
 			if l.Node != in.Self.Name {
 				outside[fmt.Sprintf("endpoint %s of node %q", e, l.Node)] = e.Addr()

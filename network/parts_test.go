@@ -59,7 +59,7 @@ func TestEachPartGetsItsShareOfTheStateAndNamesItsChanges(t *testing.T) {
 	if got, all := slices.Compact(parts), []string{"firewall", "sysctls", "device", "routes", "env"}; !slices.Equal(got, all) {
 		t.Errorf("changes of %q, want %q", got, all)
 	}
-	if d, ok := h.device.Get(); !ok || len(d.Peers) != 2 || h.firewall != want.Firewall {
+	if d, ok := h.device.Get(); !ok || d.Peers.Len() != 2 || h.firewall != want.Firewall {
 		t.Errorf("device got %v, firewall %v", h.device, h.firewall)
 	}
 }
@@ -70,7 +70,7 @@ func TestPreflightIsThePlanOfAnyLease(t *testing.T) {
 	got, problems := network.Preflight(in)
 	have, _ := got.Device.Get()
 	planned, _ := want.Device.Get()
-	if len(problems) > 0 || have.MTU != planned.MTU || have.Port != planned.Port || len(have.Peers) != 0 ||
+	if len(problems) > 0 || have.MTU != planned.MTU || have.Port != planned.Port || have.Peers.Len() != 0 ||
 		got.Firewall.Guard.Uplinks != want.Firewall.Guard.Uplinks || got.Firewall.Forward.Len() != 2 {
 		t.Errorf("problems %v, got:\n%s\nplan:\n%s", problems, text(got), text(want))
 	}

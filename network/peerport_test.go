@@ -18,17 +18,17 @@ func TestR26PeerIsReachedAtItsOwnPort(t *testing.T) {
 		peer := node(i)
 		peer.Endpoints.V4 = opt.Some(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), port))
 		peer.Endpoints.V6 = opt.None[netip.AddrPort]()
-		in.Leases = append(in.Leases, subnet.Lease(peer))
+		in.Leases = in.Leases.With(subnet.Lease(peer))
 	}
 	state, problems := network.Plan(in)
 	device, ok := state.Device.Get()
-	if !ok || len(problems) > 0 || len(device.Peers) != 2 {
+	if !ok || len(problems) > 0 || device.Peers.Len() != 2 {
 		t.Fatalf("planned %v with problems %v, want a device with two peers", state, problems)
 	}
 	if device.Port != 41820 {
 		t.Errorf("the device listens on %d, want 41820", device.Port)
 	}
-	for _, p := range device.Peers {
+	for p := range device.Peers.All() {
 		want := map[netip.Addr]uint16{netip.MustParseAddr("192.0.2.2"): 1024, netip.MustParseAddr("192.0.2.3"): 51821}[p.Endpoint.Addr()]
 		if p.Endpoint.Port() != want {
 			t.Errorf("endpoint is %v, want port %d", p.Endpoint, want)

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/config/set"
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/subnet"
 )
@@ -23,7 +23,7 @@ type Inputs struct {
 	Self    Self
 	HostState
 	Lease  opt.Option[subnet.Lease] // this node's own; without it the desired state is the zero State
-	Leases []subnet.Lease           // everybody's, this node's among them or not
+	Leases subnet.Leases            // everybody's, this node's among them or not
 
 	// Removals say how far these inputs may take something away from the device: leases from
 	// disk may be older than the device.
@@ -58,7 +58,7 @@ func Plan(in Inputs) (State, []subnet.Problem) {
 	if !ok {
 		return State{}, nil
 	}
-	good, invalid := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases)
+	good, invalid := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases.Slice())
 	state, problems := planFor(in, own, good)
 	return state, slices.Concat(invalid, problems, shadowProblems(in, own.Subnets, good))
 }
@@ -160,7 +160,8 @@ func Endpoints(in Inputs) opt.Dual[netip.AddrPort] {
 }
 
 // peers turns the valid leases of other nodes into WireGuard peers, sorted by key.
-func peers(in Inputs, leases []subnet.Lease) (out []backend.Peer, problems []subnet.Problem) {
+func peers(in Inputs, leases []subnet.Lease) (all backend.Peers, problems []subnet.Problem) {
+	var out []backend.Peer
 	mine := usable(in.Network.Backend.Mode, in.Uplinks)
 	for _, l := range leases {
 		endpoint, ok := commonEndpoint(mine, l.Endpoints)
@@ -173,8 +174,7 @@ func peers(in Inputs, leases []subnet.Lease) (out []backend.Peer, problems []sub
 			Key: l.Key, Endpoint: endpoint, Subnets: l.Subnets, Keepalive: in.Network.Backend.Keepalive,
 		})
 	}
-	slices.SortFunc(out, func(a, b backend.Peer) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	return out, problems
+	return sorted.Of(out...), problems
 }
 
 // commonEndpoint returns where to reach a peer: by IPv4 where both ends have it, else IPv6.

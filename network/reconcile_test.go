@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/networktest"
 	"github.com/loden-net/loden/subnet"
@@ -38,7 +39,7 @@ func newBed(t *testing.T) *bed {
 	b.host.Set(in.HostState, nil)
 	present := func(s network.State) string {
 		if d, ok := s.Device.Get(); ok {
-			return fmt.Sprintf("%d peers", len(d.Peers))
+			return fmt.Sprintf("%d peers", d.Peers.Len())
 		}
 		return ""
 	}
@@ -79,7 +80,7 @@ func (b *bed) end(t *testing.T) {
 func (b *bed) offer(n int) {
 	var s subnet.Snapshot
 	for i := 1; i <= n; i++ {
-		s.Leases = append(s.Leases, node(i))
+		s.Leases = s.Leases.With(node(i))
 	}
 	b.reconciler.Offer(s)
 }
@@ -359,7 +360,7 @@ func TestProblemsAreLoggedOnceAndWhenTheyAreSolved(t *testing.T) {
 		defer b.end(t)
 		bad := node(2)
 		bad.Endpoints = bad.Endpoints.Without(opt.V4).Without(opt.V6)
-		b.reconciler.Offer(subnet.Snapshot{Leases: []subnet.Lease{node(1), bad}})
+		b.reconciler.Offer(subnet.Snapshot{Leases: sorted.Of(node(1), bad)})
 		<-time.After(10 * time.Second)
 		synctest.Wait()
 		if got := strings.Count(b.log.String(), `"message":"problem"`); got != 1 || len(b.status(t).Problems) != 1 {

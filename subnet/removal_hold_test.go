@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -26,7 +27,9 @@ func crowd(t testing.TB, n int) []subnet.Lease {
 	return out
 }
 
-func snap(leases []subnet.Lease) subnet.Snapshot { return subnet.Snapshot{Leases: leases} }
+func snap(leases []subnet.Lease) subnet.Snapshot {
+	return subnet.Snapshot{Leases: sorted.Of(leases...)}
+}
 
 func TestRemovalHold(t *testing.T) {
 	all := crowd(t, 20)
@@ -51,11 +54,11 @@ func TestRemovalHold(t *testing.T) {
 		"holds an emptied store":               {{snapshot: snap(nil), shown: 20}},
 		"lets go after the hold":               {{snapshot: snap(nil), shown: 20}, {after: hold - 1, snapshot: snap(nil), shown: 20}, {after: 1, snapshot: snap(nil), shown: 0}},
 		"lets go at the operator's word":       {{snapshot: snap(nil), shown: 20}, {confirm: true, snapshot: snap(nil), shown: 0}, {after: hold, snapshot: snap(nil), shown: 0}},
-		"lets few go that were released":       {{snapshot: subnet.Snapshot{Leases: gone(4), Released: released[:4]}, shown: 16}},
-		"holds many that were released":        {{snapshot: subnet.Snapshot{Leases: gone(5), Released: released}, shown: 20}},
+		"lets few go that were released":       {{snapshot: subnet.Snapshot{Leases: sorted.Of(gone(4)...), Released: released[:4]}, shown: 16}},
+		"holds many that were released":        {{snapshot: subnet.Snapshot{Leases: sorted.Of(gone(5)...), Released: released}, shown: 20}},
 		"holds many that say they leave":       {{snapshot: snap(leaving), shown: 20}, {after: subnet.Step, snapshot: snap(leaving[15:]), shown: 20}},
-		"lets a leaving node go while holding": {{snapshot: snap(gone(5)), shown: 20}, {after: subnet.Step, snapshot: subnet.Snapshot{Leases: gone(6), Released: released[5:6]}, shown: 19}},
-		"adds up leaving and vanished nodes":   {{snapshot: subnet.Snapshot{Leases: gone(3), Released: released[:3]}, shown: 17}, {snapshot: snap(gone(6)), shown: 17 + 3 - 3 + 3}},
+		"lets a leaving node go while holding": {{snapshot: snap(gone(5)), shown: 20}, {after: subnet.Step, snapshot: subnet.Snapshot{Leases: sorted.Of(gone(6)...), Released: released[5:6]}, shown: 19}},
+		"adds up leaving and vanished nodes":   {{snapshot: subnet.Snapshot{Leases: sorted.Of(gone(3)...), Released: released[:3]}, shown: 17}, {snapshot: snap(gone(6)), shown: 17 + 3 - 3 + 3}},
 		"adds up removals close together":      {{snapshot: snap(gone(3)), shown: 17}, {after: time.Second, snapshot: snap(gone(6)), shown: 17 + 3}},
 		"not removals far apart":               {{snapshot: snap(gone(3)), shown: 17}, {after: subnet.Step, snapshot: snap(gone(6)), shown: 14}},
 		"forgets when all are back":            {{snapshot: snap(nil), shown: 20}, {after: time.Second, snapshot: snap(all), shown: 20}, {after: hold, snapshot: snap(gone(2)), shown: 18}},
@@ -67,7 +70,7 @@ func TestRemovalHold(t *testing.T) {
 	}
 	for name, steps := range cases {
 		t.Run(name, func(t *testing.T) {
-			h, now := subnet.NewRemovalHold(hold, all), start
+			h, now := subnet.NewRemovalHold(hold, sorted.Of(all...)), start
 			for i, s := range steps {
 				now = now.Add(s.after)
 				if s.confirm {
@@ -75,8 +78,8 @@ func TestRemovalHold(t *testing.T) {
 				}
 				var out subnet.Snapshot
 				h, out = h.Next(now, s.snapshot)
-				if len(out.Leases) != s.shown {
-					t.Fatalf("step %d: shown %d, want %d", i, len(out.Leases), s.shown)
+				if out.Leases.Len() != s.shown {
+					t.Fatalf("step %d: shown %d, want %d", i, out.Leases.Len(), s.shown)
 				}
 				if held, until := h.Held(); len(held) > 0 && (until.Before(now) || until.After(now.Add(hold))) {
 					t.Fatalf("step %d: %d held until %v, now is %v", i, len(held), until, now)
@@ -88,9 +91,9 @@ func TestRemovalHold(t *testing.T) {
 
 func TestRemovalHoldNeverHoldsThreeOfFew(t *testing.T) {
 	for n := range 4 {
-		_, out := subnet.NewRemovalHold(hold, crowd(t, n)).Next(start, subnet.Snapshot{})
-		if len(out.Leases) != 0 {
-			t.Errorf("%d of %d leases held", len(out.Leases), n)
+		_, out := subnet.NewRemovalHold(hold, sorted.Of(crowd(t, n)...)).Next(start, subnet.Snapshot{})
+		if out.Leases.Len() != 0 {
+			t.Errorf("%d of %d leases held", out.Leases.Len(), n)
 		}
 	}
 }
@@ -100,7 +103,7 @@ func TestRemovalHoldNeverHoldsThreeOfFew(t *testing.T) {
 func TestRemovalHoldShowsTheStoreAndForgetsInTime(t *testing.T) {
 	all := crowd(t, 30)
 	rapid.Check(t, func(t *rapid.T) {
-		h, now := subnet.NewRemovalHold(hold, nil), start
+		h, now := subnet.NewRemovalHold(hold, subnet.Leases{}), start
 		lastSeen := map[string]time.Time{}
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(t, "seconds")) * time.Second)
@@ -112,7 +115,7 @@ func TestRemovalHoldShowsTheStoreAndForgetsInTime(t *testing.T) {
 			default:
 				for _, l := range all {
 					if rapid.Bool().Draw(t, "there") {
-						s.Leases = append(s.Leases, l)
+						s.Leases = s.Leases.With(l)
 					}
 				}
 			}
@@ -123,16 +126,16 @@ func TestRemovalHoldShowsTheStoreAndForgetsInTime(t *testing.T) {
 			}
 			h = next
 			seen := map[string]bool{}
-			for _, l := range out.Leases {
+			for l := range out.Leases.All() {
 				if seen[l.Node] {
 					t.Fatalf("%s is shown twice", l.Node)
 				}
 				seen[l.Node] = true
-				if !slices.Contains(s.Leases, l) && now.Sub(lastSeen[l.Node]) > hold+200*time.Second {
+				if !slices.Contains(s.Leases.Slice(), l) && now.Sub(lastSeen[l.Node]) > hold+200*time.Second {
 					t.Fatalf("%s is shown %v after it was last there", l.Node, now.Sub(lastSeen[l.Node]))
 				}
 			}
-			for _, l := range s.Leases {
+			for l := range s.Leases.All() {
 				lastSeen[l.Node] = now
 				if !seen[l.Node] {
 					t.Fatalf("%s is in the store and not shown", l.Node)

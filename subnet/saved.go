@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // Saved is the state that a node keeps on disk to start without etcd: the network document, its own
@@ -45,7 +46,7 @@ func (s Saved) Encode() []byte {
 		Version: savedVersion, At: s.At.Unix(), Revision: s.Snapshot.Revision,
 		Document: s.Document, Self: saveLease(s.Self), Leases: []savedLease{},
 	}
-	for _, l := range s.Snapshot.Leases {
+	for l := range s.Snapshot.Leases.All() {
 		f.Leases = append(f.Leases, saveLease(l))
 	}
 	data, _ := json.MarshalIndent(f, "", " ") // plain values, and JSON that FormatValue made: it cannot fail
@@ -72,15 +73,16 @@ func DecodeSaved(data []byte) (Saved, error) {
 	if s.Self, err = f.Self.lease(); err != nil {
 		return Saved{}, fmt.Errorf("read saved leases: our own: %w", err)
 	}
+	var leases []Lease
 	for _, e := range f.Leases {
 		l, err := e.lease()
 		if err != nil {
 			s.Snapshot.Problems = append(s.Snapshot.Problems, Problem{Object: clip(fmt.Sprintf("%q", e.Key)), Reason: err.Error()})
 			continue
 		}
-		s.Snapshot.Leases = append(s.Snapshot.Leases, l)
+		leases = append(leases, l)
 	}
-	slices.SortFunc(s.Snapshot.Leases, Older)
+	s.Snapshot.Leases = sorted.Of(leases...)
 	return s, nil
 }
 

@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/subnet"
 )
 
 func saved(t testing.TB) subnet.Saved {
 	return subnet.Saved{
 		At: time.Unix(1763800000, 0), Document: []byte(dualDoc), Self: peer(t, "self", "10.5.1.0-24", 1, 9),
-		Snapshot: subnet.Snapshot{Revision: 77, Leases: []subnet.Lease{peer(t, "a", "10.5.2.0-24&fd00:5:0:2::-64", 2, 3), peer(t, "self", "10.5.1.0-24", 1, 9)}},
+		Snapshot: subnet.Snapshot{Revision: 77, Leases: sorted.Of(peer(t, "a", "10.5.2.0-24&fd00:5:0:2::-64", 2, 3), peer(t, "self", "10.5.1.0-24", 1, 9))},
 	}
 }
 
@@ -28,7 +29,7 @@ func TestSavedReadsBackWhatWasWritten(t *testing.T) {
 func TestSavedSkipsAnEntryThatIsNoLease(t *testing.T) {
 	data := bytes.Replace(saved(t).Encode(), []byte("10.5.2.0-24"), []byte("10.5.2.1-24"), 1)
 	got, err := subnet.DecodeSaved(data)
-	if err != nil || len(got.Snapshot.Leases) != 1 || len(got.Snapshot.Problems) != 1 {
+	if err != nil || got.Snapshot.Leases.Len() != 1 || len(got.Snapshot.Problems) != 1 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // Lease is a node's claim to its subnets, and how to reach it. It is comparable with ==.
@@ -30,20 +31,26 @@ type Lease struct {
 // back): it holds subnets and reaches nobody.
 func (l Lease) Waiting() bool { return l.Reserved && l.Key == wgtypes.Key{} }
 
-// Older orders leases by age of the claim, oldest first; claims of the same moment by their
+// Compare orders leases by age of the claim, oldest first; claims of the same moment by their
 // key form, so that every node orders them alike.
-func Older(a, b Lease) int {
-	if a.Since != b.Since { // nearly always; the text is costly over thousands of leases
-		return cmp.Compare(a.Since, b.Since)
+func (l Lease) Compare(other Lease) int {
+	if l.Since != other.Since { // nearly always; the text is costly over thousands of leases
+		return cmp.Compare(l.Since, other.Since)
 	}
-	return cmp.Compare(FormatKey(a.Subnets), FormatKey(b.Subnets))
+	if l.Subnets == other.Subnets {
+		return 0
+	}
+	return cmp.Compare(FormatKey(l.Subnets), FormatKey(other.Subnets))
 }
 
-// Snapshot is all leases at a moment: complete, sorted, never mutated once made.
+// Leases is an immutable list of leases, oldest first.
+type Leases = sorted.List[Lease]
+
+// Snapshot is all leases at a moment: complete, never mutated once made.
 // Reservations that wait for their node are not in it.
 type Snapshot struct {
-	Revision int64     // etcd revision it is true at
-	Leases   []Lease   // sorted by Older
+	Revision int64 // etcd revision it is true at
+	Leases   Leases
 	Problems []Problem // entries in the store that are no lease
 
 	// Released holds the key forms of leases that left in an orderly way since the
@@ -53,7 +60,7 @@ type Snapshot struct {
 
 // Same reports whether s and t say the same of the cluster: all but the revision.
 func (s Snapshot) Same(t Snapshot) bool {
-	return slices.Equal(s.Leases, t.Leases) && slices.Equal(s.Problems, t.Problems) && slices.Equal(s.Released, t.Released)
+	return s.Leases.Equal(t.Leases) && slices.Equal(s.Problems, t.Problems) && slices.Equal(s.Released, t.Released)
 }
 
 // Problem is a fault in a text that another node, or an operator, wrote. It is shown in

@@ -36,7 +36,7 @@ func Validate(n config.Network, self Identity, leases []Lease) (peers []Lease, p
 		network: n, self: self,
 		subnets: map[netip.Prefix]Lease{}, keys: map[wgtypes.Key]Lease{},
 	}
-	for _, l := range slices.SortedFunc(slices.Values(leases), Older) {
+	for _, l := range slices.SortedFunc(slices.Values(leases), Lease.Compare) {
 		if l.Waiting() {
 			continue
 		}

@@ -62,7 +62,7 @@ type leaseEvent struct {
 }
 
 func (w *leaseWriter) show(s subnet.Snapshot) {
-	come, gone := diff.Sets(w.last.Leases, s.Leases)
+	come, gone := diff.Sets(w.last.Leases.Slice(), s.Leases.Slice())
 	before := map[opt.Dual[netip.Prefix]]bool{}
 	for _, l := range gone {
 		before[l.Subnets] = true

@@ -147,7 +147,7 @@ func newBed(t testing.TB, document string, nodes ...int) *bed {
 	t.Helper()
 	b := &bed{t: t, kernel: &fakeKernel{}, device: backend.NewFake().Kernel(), logged: &lines{}}
 	log := zerolog.New(zerolog.MultiLevelWriter(b.logged, zerolog.NewTestWriter(t)))
-	b.store = fakeStore{etcd.NewFake(savedSnapshot(1, nodes...).Leases...)}
+	b.store = fakeStore{etcd.NewFake(savedSnapshot(1, nodes...).Leases.Slice()...)}
 	if document != "" {
 		b.store.Document, b.store.Wrong = documentOf(t, document), nil
 	}

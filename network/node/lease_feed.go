@@ -42,7 +42,7 @@ type leaseFeed struct {
 func newLeaseFeed(s Settings, r *network.Reconciler) *leaseFeed {
 	return &leaseFeed{
 		reconciler: r, log: s.Log, storeWait: s.StoreWait, changed: wait.NewSignal(),
-		hold: subnet.NewRemovalHold(s.RemovalHold, nil), disk: leasesOnDisk{stateDir: s.StateDir},
+		hold: subnet.NewRemovalHold(s.RemovalHold, subnet.Leases{}), disk: leasesOnDisk{stateDir: s.StateDir},
 	}
 }
 
@@ -63,7 +63,7 @@ func (f *leaseFeed) start(name string, key wgtypes.Key) {
 	f.newest, f.at, f.fromDisk, f.document = opt.Some(saved.Snapshot), saved.At, true, saved.Document
 	f.patience = time.Now().Add(f.storeWait)
 	f.mu.Unlock()
-	f.log.Info().Time("taken", saved.At).Int("leases", len(saved.Snapshot.Leases)).Msg("starting from the leases on disk")
+	f.log.Info().Time("taken", saved.At).Int("leases", saved.Snapshot.Leases.Len()).Msg("starting from the leases on disk")
 	f.reconciler.Update(func(in *network.Inputs) {
 		in.Network, in.Lease, in.Removals = n, opt.Some(saved.Self), backend.RemoveNone
 	})

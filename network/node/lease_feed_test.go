@@ -33,7 +33,7 @@ func savedLease(i int) subnet.Lease {
 func savedSnapshot(revision int64, nodes ...int) subnet.Snapshot {
 	s := subnet.Snapshot{Revision: revision}
 	for _, i := range nodes {
-		s.Leases = append(s.Leases, savedLease(i))
+		s.Leases = s.Leases.With(savedLease(i))
 	}
 	return s
 }
@@ -67,7 +67,7 @@ func TestNodeStartsFromTheLeasesOnDisk(t *testing.T) {
 	c, r := testFeed(t, dir)
 	c.start("n1", savedLease(1).Key)
 	in := r.Inputs()
-	if own, ok := in.Lease.Get(); !ok || own != savedLease(1) || len(in.Leases) != 3 || in.Network.Ranges.Len() != 1 {
+	if own, ok := in.Lease.Get(); !ok || own != savedLease(1) || in.Leases.Len() != 3 || in.Network.Ranges.Len() != 1 {
 		t.Errorf("got %+v", in)
 	}
 	if _, _, fromDisk := c.age(); !fromDisk {
@@ -91,7 +91,7 @@ func TestRenamedNodeStartsFromTheLeasesOnDisk(t *testing.T) {
 	if own, ok := in.Lease.Get(); !ok || own != want {
 		t.Errorf("own lease %+v, %v, want %+v", own, ok, want)
 	}
-	if !slices.Equal(in.Leases, []subnet.Lease{want, savedLease(2), savedLease(3)}) {
+	if !slices.Equal(in.Leases.Slice(), []subnet.Lease{want, savedLease(2), savedLease(3)}) {
 		t.Errorf("leases %+v", in.Leases)
 	}
 }
@@ -122,7 +122,7 @@ func TestLeasesOnDiskAreInputFromOutside(t *testing.T) {
 			}
 			c, r := testFeed(t, dir)
 			c.start(tt.node, tt.key)
-			if in := r.Inputs(); in.Lease.Present() || len(in.Leases) > 0 {
+			if in := r.Inputs(); in.Lease.Present() || in.Leases.Len() > 0 {
 				t.Errorf("used: %+v", in)
 			}
 		})
@@ -141,7 +141,7 @@ func TestMassRemovalIsHeldUntilItsTimeOrAnOperatorsWord(t *testing.T) {
 				c.offer(savedSnapshot(1, everybody...))
 				c.offer(savedSnapshot(2, 1))
 				synctest.Wait()
-				if got := len(r.Inputs().Leases); got != 10 || len(c.held()) != 9 {
+				if got := r.Inputs().Leases.Len(); got != 10 || len(c.held()) != 9 {
 					t.Errorf("right after: %d leases, held %v", got, c.held())
 				}
 				if confirmed {
@@ -150,7 +150,7 @@ func TestMassRemovalIsHeldUntilItsTimeOrAnOperatorsWord(t *testing.T) {
 					time.Sleep(5*time.Minute + 2*time.Second) // fake time
 				}
 				synctest.Wait()
-				if got := len(r.Inputs().Leases); got != 1 || len(c.held()) != 0 {
+				if got := r.Inputs().Leases.Len(); got != 1 || len(c.held()) != 0 {
 					t.Errorf("afterwards: %d leases, held %v", got, c.held())
 				}
 				stop()

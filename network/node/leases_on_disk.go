@@ -45,9 +45,10 @@ func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Net
 			savedPath(stateDir), saved.Self.Node, saved.Self.Key, key)
 	}
 	saved.Self.Node = name
-	for i := range saved.Snapshot.Leases {
-		if l := &saved.Snapshot.Leases[i]; l.Key == key {
+	for l := range saved.Snapshot.Leases.All() {
+		if l.Key == key {
 			l.Node = name
+			saved.Snapshot.Leases = saved.Snapshot.Leases.With(l)
 		}
 	}
 	n, err := config.ParseNetwork(saved.Document)

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
@@ -58,7 +57,12 @@ func (h *host) plan(ctx context.Context, n config.Network, st store) ([]diff.Cha
 		h.log.Info().Str("subnets", subnet.FormatKey(choice.Lease.Subnets)).Msg("these subnets are free now; the node takes others if another node is faster")
 	}
 	// The lease replaces the entry of its key, which may be flannel's for this host.
-	in.Leases = append(slices.DeleteFunc(in.Leases, func(l subnet.Lease) bool { return l.Subnets == choice.Lease.Subnets }), choice.Lease)
+	for l := range snapshot.Leases.All() {
+		if l.Subnets == choice.Lease.Subnets {
+			in.Leases = in.Leases.Without(l)
+		}
+	}
+	in.Leases = in.Leases.With(choice.Lease)
 	in.Lease = opt.Some(choice.Lease)
 	state, problems := network.Plan(in)
 	r := h.reconciler(func(network.Status) {})

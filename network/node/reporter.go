@@ -190,14 +190,14 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 
 // acceptedLeases returns, by public key, the lease from which Plan made the peer with that
 // key. Several leases may name a key; the peer's subnets say which lease Plan accepted.
-func acceptedLeases(want network.State, leases []subnet.Lease) map[string]subnet.Lease {
+func acceptedLeases(want network.State, leases subnet.Leases) map[string]subnet.Lease {
 	device, _ := want.Device.Get()
-	planned := make(map[wgtypes.Key]opt.Dual[netip.Prefix], len(device.Peers))
-	for _, p := range device.Peers {
+	planned := make(map[wgtypes.Key]opt.Dual[netip.Prefix], device.Peers.Len())
+	for p := range device.Peers.All() {
 		planned[p.Key] = p.Subnets
 	}
 	out := make(map[string]subnet.Lease, len(planned))
-	for _, l := range leases {
+	for l := range leases.All() {
 		if subnets, ok := planned[l.Key]; ok && subnets == l.Subnets {
 			out[l.Key.String()] = l
 		}

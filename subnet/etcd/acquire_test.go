@@ -167,7 +167,7 @@ func TestAcquireKeepsSubnets(t *testing.T) {
 				t.Errorf("lease says %+v, want the key and endpoints of %+v", after, tc.again)
 			}
 			s, err := r.Snapshot(t.Context())
-			if err != nil || len(s.Leases) != 1 || s.Leases[0] != after {
+			if err != nil || s.Leases.Len() != 1 || s.Leases.Slice()[0] != after {
 				t.Errorf("store has %+v (%v), claim %+v", s.Leases, err, after)
 			}
 			if keys := dump(t, c); len(keys) != 2+after.Subnets.Len() {

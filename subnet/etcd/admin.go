@@ -46,13 +46,13 @@ func (r *Registry) Leases(ctx context.Context) ([]Entry, []subnet.Problem, error
 	for i := range entries {
 		entries[i].TTL = ttls[i]
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return subnet.Older(a.Lease, b.Lease) })
+	slices.SortFunc(entries, func(a, b Entry) int { return a.Lease.Compare(b.Lease) })
 	snapshot := v.snapshot()
 	owners, err := r.owners(ctx, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	leases := snapshot.Leases
+	leases := snapshot.Leases.Slice()
 	for _, e := range entries { // reservations that wait are in no snapshot
 		leases = append(leases, e.Lease)
 	}

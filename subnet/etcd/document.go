@@ -149,7 +149,7 @@ func (r *Registry) putNetwork(ctx context.Context, n config.Network, data []byte
 	if err != nil {
 		return nil, false, err
 	}
-	moved = Misfits(n, s.Leases)
+	moved = Misfits(n, s.Leases.Slice())
 	if len(moved) > 0 && moves != AllowMoves {
 		return moved, false, fmt.Errorf("put network document: %w: %d nodes would get other subnets: give --force to do so", ErrWouldMove, len(moved))
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -65,7 +66,7 @@ func (f *Fake) Network(context.Context) (config.Network, error) {
 func (f *Fake) Snapshot(context.Context) (subnet.Snapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return subnet.Snapshot{Revision: f.revision, Leases: slices.Clone(f.Leases)}, f.Away
+	return subnet.Snapshot{Revision: f.revision, Leases: sorted.Of(f.Leases...)}, f.Away
 }
 
 // Watch emits the leases at once and after every change, until ctx ends.

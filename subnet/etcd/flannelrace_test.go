@@ -74,7 +74,7 @@ func TestFlannelWritesBetweenLookAndWrite(t *testing.T) {
 				}
 			}
 			s, err := r.Snapshot(t.Context())
-			if err != nil || len(s.Leases) != 1 {
+			if err != nil || s.Leases.Len() != 1 {
 				t.Errorf("left behind: %+v, %v", s.Leases, err)
 			}
 		})

@@ -263,7 +263,7 @@ func list(ctx context.Context, r *etcd.Registry) output {
 		return output{unknown: true}
 	}
 	out := output{ok: true, list: map[string]holding{}}
-	for _, l := range s.Leases {
+	for l := range s.Leases.All() {
 		out.list[l.Node] = holding{l.Subnets, l.Since}
 	}
 	return out

@@ -129,7 +129,7 @@ func TestUpdateWritesOnlyWhatDiffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := r.Snapshot(t.Context())
-	if err != nil || len(s.Leases) != 1 || s.Leases[0] != claim.Lease() || s.Leases[0].Endpoints != want("a", 9).Endpoints {
+	if err != nil || s.Leases.Len() != 1 || s.Leases.Slice()[0] != claim.Lease() || s.Leases.Slice()[0].Endpoints != want("a", 9).Endpoints {
 		t.Errorf("store has %+v (%v), claim %+v", s.Leases, err, claim.Lease())
 	}
 	if err := claim.Update(t.Context(), want("a", 10)); err != nil {
@@ -166,7 +166,7 @@ func TestReservationOutlastsEverything(t *testing.T) {
 		t.Fatalf("reserve: %v, %v", reserved, err)
 	}
 	s, err := r.Snapshot(t.Context())
-	if err != nil || len(s.Leases)+len(s.Problems) != 0 {
+	if err != nil || s.Leases.Len()+len(s.Problems) != 0 {
 		t.Errorf("a reservation that waits is no peer and no problem: %+v, %v", s, err)
 	}
 	for i := range 5 {

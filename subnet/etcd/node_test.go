@@ -35,7 +35,7 @@ type node struct {
 // runNode starts a node that ends with the test.
 func runNode(t *testing.T, r *etcd.Registry, n config.Network, want subnet.Lease) *node {
 	t.Helper()
-	x := &node{r: r, n: n, want: want, removals: subnet.NewRemovalHold(time.Hour, nil)}
+	x := &node{r: r, n: n, want: want, removals: subnet.NewRemovalHold(time.Hour, subnet.Leases{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { x.hold(ctx) })
@@ -85,7 +85,7 @@ func (x *node) sees() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var names []string
-	for _, l := range x.shown.Leases {
+	for l := range x.shown.Leases.All() {
 		names = append(names, l.Node)
 	}
 	slices.Sort(names)

@@ -111,7 +111,7 @@ func inStore(t *testing.T, r *etcd.Registry) string {
 		return err.Error()
 	}
 	by := map[string]string{}
-	for _, l := range s.Leases {
+	for l := range s.Leases.All() {
 		by[l.Node] = subnet.FormatKey(l.Subnets)
 	}
 	var out []string

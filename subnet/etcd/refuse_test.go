@@ -52,7 +52,7 @@ func TestLearnerAmongTheEndpointsIsPassedOver(t *testing.T) {
 		if err := claim.Update(t.Context(), want("a", byte(i+100))); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "an event", func() bool { return w.last().Leases[0].Endpoints == want("a", byte(i+100)).Endpoints })
+		eventually(t, "an event", func() bool { return w.last().Leases.Slice()[0].Endpoints == want("a", byte(i+100)).Endpoints })
 		select {
 		case err := <-done:
 			t.Errorf("keep ended: %v", err)
@@ -90,7 +90,7 @@ func TestFullDatabaseIsARefusalWithItsRemedy(t *testing.T) {
 	if s := r.Status(); !s.Connected || !strings.Contains(s.LastError, "database is full") {
 		t.Errorf("status %+v", s)
 	}
-	if s, err := r.Snapshot(t.Context()); err != nil || len(s.Leases) != 1 {
+	if s, err := r.Snapshot(t.Context()); err != nil || s.Leases.Len() != 1 {
 		t.Errorf("reads: %v, %v", s, err)
 	}
 	// A node whose lease is right writes no key, so it starts.

@@ -30,7 +30,7 @@ func TestRenamedNodeKeepsItsSubnetsAndLeavesNoKeyOfTheOldName(t *testing.T) {
 	}
 	eventually(t, "the new name", func() bool { return names(w.last()) == "a.example.com" })
 	for _, s := range w.all {
-		if len(s.Leases) != 1 || s.Leases[0].Key != key("a") {
+		if s.Leases.Len() != 1 || s.Leases.Slice()[0].Key != key("a") {
 			t.Errorf("a watcher saw a moment without the node, or with two: %+v", s.Leases)
 		}
 	}
@@ -98,7 +98,7 @@ func TestAcquireTakesOverAFlannelLeaseOfAnyBackendWithItsSubnets(t *testing.T) {
 				t.Error("the lease hangs on flannel's etcd lease")
 			}
 			s, err := r.Snapshot(t.Context())
-			if err != nil || len(s.Leases) != 1 || len(s.Problems) != 0 || s.Leases[0] != claim.Lease() {
+			if err != nil || s.Leases.Len() != 1 || len(s.Problems) != 0 || s.Leases.Slice()[0] != claim.Lease() {
 				t.Errorf("store: %+v, %v", s, err)
 			}
 			if err := r.Release(t.Context(), "a"); err != nil {

@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -135,12 +136,13 @@ func (v *view) fold(e *clientv3.Event) {
 // snapshot returns the view as consumers see it, and starts a new list of the released.
 func (v *view) snapshot() subnet.Snapshot {
 	s := subnet.Snapshot{Revision: v.revision}
+	var leases []subnet.Lease
 	for form, rec := range v.entries {
 		switch {
 		case rec.problem != "":
 			s.Problems = append(s.Problems, subnet.Problem{Object: printable(v.branch + form), Reason: rec.problem})
 		case !rec.lease.Waiting():
-			s.Leases = append(s.Leases, rec.lease)
+			leases = append(leases, rec.lease)
 		}
 	}
 	if v.untracked > 0 {
@@ -151,7 +153,7 @@ func (v *view) snapshot() subnet.Snapshot {
 		s.Released = append(s.Released, form)
 	}
 	clear(v.released)
-	slices.SortFunc(s.Leases, subnet.Older)
+	s.Leases = sorted.Of(leases...)
 	slices.SortFunc(s.Problems, func(a, b subnet.Problem) int { return strings.Compare(a.Object, b.Object) })
 	slices.Sort(s.Released)
 	return s

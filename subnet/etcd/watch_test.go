@@ -62,7 +62,7 @@ func (w *watch) count() int {
 
 func names(s subnet.Snapshot) string {
 	var out []string
-	for _, l := range s.Leases {
+	for l := range s.Leases.All() {
 		out = append(out, l.Node)
 	}
 	return strings.Join(out, " ")
@@ -79,7 +79,7 @@ func TestWatchEmitsCompleteSortedSnapshots(t *testing.T) {
 	if err := a.Update(t.Context(), moved); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a new endpoint", func() bool { return w.last().Leases[1].Endpoints == moved.Endpoints })
+	eventually(t, "a new endpoint", func() bool { return w.last().Leases.Slice()[1].Endpoints == moved.Endpoints })
 	if err := a.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}

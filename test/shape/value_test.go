@@ -3,6 +3,7 @@ package shape_test
 import (
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/loden-net/loden/network"
@@ -37,12 +38,17 @@ func TestWalkFindsPointers(t *testing.T) {
 
 // pointers returns the paths from a type to everything in it that refers to something else.
 // Slices may be there: nobody changes one in place. An address of netip is a value to
-// everybody, whatever it is inside.
+// everybody, whatever it is inside. So is a sorted.List, which shows its items as values and
+// never changes them.
 func pointers(t reflect.Type, path string, seen map[reflect.Type]bool) []string {
 	if seen[t] || t == reflect.TypeOf(netip.Addr{}) {
 		return nil
 	}
 	seen[t] = true
+	if strings.HasSuffix(t.PkgPath(), "/config/sorted") {
+		chunks, _ := t.FieldByName("chunks")
+		return pointers(chunks.Type.Elem().Elem().Elem(), path+".item", seen)
+	}
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Map, reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer:
 		return []string{path + " is a " + t.Kind().String()}

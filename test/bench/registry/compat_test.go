@@ -170,15 +170,15 @@ func TestWeReadFlannelsLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	snapshot, err := r.Snapshot(t.Context())
-	if err != nil || len(snapshot.Leases) != 1 || len(snapshot.Problems) != 0 {
+	if err != nil || snapshot.Leases.Len() != 1 || len(snapshot.Problems) != 0 {
 		t.Fatalf("%+v, %v", snapshot, err)
 	}
-	l := snapshot.Leases[0]
+	l := snapshot.Leases.Slice()[0]
 	if l.Node != "" || l.Key != key(1) || l.Endpoints.V4 != opt.Some(netip.AddrPortFrom(address(1), 51820)) ||
 		l.Subnets.V4.String() != theirs.v4 || l.Subnets.V6.String() != theirs.v6 {
 		t.Errorf("read %+v, flannel holds %+v", l, theirs)
 	}
-	peers, problems := subnet.Validate(n, subnet.Identity{Node: "us", Key: key(99)}, snapshot.Leases)
+	peers, problems := subnet.Validate(n, subnet.Identity{Node: "us", Key: key(99)}, snapshot.Leases.Slice())
 	if len(peers) != 1 || len(problems) != 0 {
 		t.Errorf("as a peer: %v, %v", peers, problems)
 	}

@@ -83,7 +83,7 @@ func (l loden) follow(ctx context.Context, known func(int)) error {
 	}
 	defer r.Close()
 	var keep subnet.Snapshot // the daemon keeps the snapshot
-	err = r.Watch(ctx, func(s subnet.Snapshot) { keep = s; known(len(s.Leases)) })
+	err = r.Watch(ctx, func(s subnet.Snapshot) { keep = s; known(s.Leases.Len()) })
 	_ = keep
 	return err
 }
