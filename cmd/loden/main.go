@@ -97,6 +97,7 @@ func rootCommand() *cobra.Command {
 	lease.AddCommand(confirmCommand(&flags))
 	root.AddCommand(
 		networkCommand(&flags), lease, runCommand(&flags), planCommand(&flags), statusCommand(&flags), downCommand(&flags), checkCommand(&flags),
+		doctorCommand(&flags), whyCommand(&flags),
 		engineCommand(&flags), envCommand(), versionCommand(), docsCommand(),
 	)
 	strict(root)

@@ -26,6 +26,8 @@ type api struct {
 	report  func(context.Context) Report
 	metrics http.Handler
 	confirm func() // releases a held mass removal
+	why     func(ctx context.Context, from, to string) (Explanation, error)
+	views   func(context.Context) []PeerView
 }
 
 // reading returns the handler of the requests that change nothing. Profiles of the process
@@ -58,6 +60,8 @@ func (a api) local() *http.ServeMux {
 		a.confirm()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST /why", a.serveWhy)
+	mux.HandleFunc("POST /views", a.serveViews)
 	return mux
 }
 

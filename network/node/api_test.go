@@ -49,7 +49,9 @@ func startAPI(t *testing.T, dir string, rep func() Report, confirm func()) strin
 	asked := func(context.Context) Report { return rep() }
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- api{asked, metricsHandler(asked), confirm}.serve(ctx, unix, tcp) }()
+	go func() {
+		ended <- api{report: asked, metrics: metricsHandler(asked), confirm: confirm}.serve(ctx, unix, tcp)
+	}()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

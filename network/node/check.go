@@ -21,24 +21,22 @@ import (
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/firewall"
+	"github.com/loden-net/loden/network/trace"
 	"github.com/loden-net/loden/network/wire"
 )
 
 // Finding is the result of a check.
-type Finding struct {
-	What   string `json:"what"`
-	State  State  `json:"state"`
-	Detail string `json:"detail"` // the observation; for a failure the cause and the remedy
-}
+type Finding = trace.Finding
 
 // State is the verdict of a finding.
-type State string
+type State = trace.State
 
 // The states of a finding.
 const (
-	Good State = "ok"
-	Warn State = "warn" // Run works, but perhaps not as the operator expects
-	Bad  State = "FAIL" // Run would not work
+	Good    = trace.Good
+	Warn    = trace.Warn    // Run works, but perhaps not as the operator expects
+	Bad     = trace.Bad     // Run would not work, or does not
+	Unknown = trace.Unknown // the question has no answer here
 )
 
 // CheckOptions are the scope and the limits of Check.
@@ -57,11 +55,23 @@ func Check(ctx context.Context, s Settings, o CheckOptions) []Finding {
 }
 
 func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Finding {
+	c := e.newCheck(s, o)
+	defer c.host.close()
+	c.run(ctx, o)
+	return c.findings
+}
+
+// newCheck returns a check without findings. The caller closes its host.
+func (e environment) newCheck(s Settings, o CheckOptions) *check {
 	if o.Limit <= 0 {
 		o.Limit = findingLimit
 	}
-	c := &check{environment: e, host: host{settings: s, log: s.Log, kernel: e.kernel(s)}, limit: o.Limit}
-	defer c.host.close()
+	return &check{environment: e, host: host{settings: s, log: s.Log, kernel: e.kernel(s)}, limit: o.Limit}
+}
+
+// run makes the findings about this host and the store.
+func (c *check) run(ctx context.Context, o CheckOptions) {
+	s := c.host.settings
 	find(ctx, c, "privilege", checkPrivilege)
 	c.host.state, _ = find(ctx, c, "uplink", c.uplinks)
 	c.host.device, c.working = find(ctx, c, "wireguard", c.engine)
@@ -84,7 +94,6 @@ func (e environment) check(ctx context.Context, s Settings, o CheckOptions) []Fi
 			c.wire(ctx, n)
 		}
 	}
-	return c.findings
 }
 
 // check collects the findings of a host.
@@ -101,10 +110,10 @@ type check struct {
 // add adds a finding: the detail, or the error as a failure.
 func (c *check) add(what, detail string, err error) {
 	if err != nil {
-		c.findings = append(c.findings, Finding{what, Bad, oneLine(err.Error())})
+		c.findings = append(c.findings, Finding{What: what, State: Bad, Detail: oneLine(err.Error())})
 		return
 	}
-	c.findings = append(c.findings, Finding{what, Good, detail})
+	c.findings = append(c.findings, Finding{What: what, State: Good, Detail: detail})
 }
 
 // none is the value of a finding without a value.
@@ -331,11 +340,11 @@ func judgeSample(result wire.Result, o wire.Options) Finding {
 	canaries := fmt.Sprintf("%d of %d canaries seen on %s in %v", result.CanariesSeen, result.CanariesSent, strings.Join(o.Interfaces, " "), o.For)
 	switch {
 	case result.Clear > 0:
-		return Finding{"wire", Bad, fmt.Sprintf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples)}
+		return Finding{What: "wire", State: Bad, Detail: fmt.Sprintf("%d packets with overlay addresses in clear, such as %v: read the guard's line in `loden status`", result.Clear, result.Samples)}
 	case !result.Encrypted():
-		return Finding{"wire", Warn, canaries + ", so an empty result is no proof: try again on a quieter link"}
+		return Finding{What: "wire", State: Warn, Detail: canaries + ", so an empty result is no proof: try again on a quieter link"}
 	}
-	return Finding{"wire", Good, "no packet in clear; " + canaries}
+	return Finding{What: "wire", State: Good, Detail: "no packet in clear; " + canaries}
 }
 
 // directories checks that Run can write its files.

@@ -8,8 +8,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/loden-net/loden/config/wait"
-
 	"github.com/loden-net/loden/network"
+	"github.com/loden-net/loden/network/trace"
 )
 
 // node is a node that runs: it ties the store, the reconciler and the machine together.
@@ -24,6 +24,7 @@ type node struct {
 	documents  *documents
 	sampler    *sampler
 	reporter   *reporter
+	linux      trace.Kernel // for explanations
 	log        zerolog.Logger
 
 	once      sync.Once
@@ -33,7 +34,7 @@ type node struct {
 // newNode returns a node that has not started. The caller has opened the host's key.
 func newNode(h *host, st store) *node {
 	s := h.settings
-	n := &node{settings: s, host: h, store: st, log: s.Log, firstPass: make(chan struct{})}
+	n := &node{linux: trace.Linux{}, settings: s, host: h, store: st, log: s.Log, firstPass: make(chan struct{})}
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
 	n.feed = newLeaseFeed(s, n.reconciler)
@@ -76,7 +77,7 @@ func (n *node) warnOfConflicts() {
 
 // api returns the handler of questions about this node.
 func (n *node) api() api {
-	return api{report: n.reporter.report, metrics: metricsHandler(n.reporter.report), confirm: n.feed.confirm}
+	return api{report: n.reporter.report, metrics: metricsHandler(n.reporter.report), confirm: n.feed.confirm, why: n.why, views: n.views}
 }
 
 // watch runs a watcher of the kernel until ctx ends, and then returns nil. A watcher that

@@ -21,6 +21,8 @@ type question func(ctx context.Context, from wgtypes.Key, argument string) ([]by
 func (n *node) questions() map[string]question {
 	return map[string]question{
 		"report": n.ownReport,
+		"view":   n.ownView,
+		"why":    n.answerWhy,
 	}
 }
 

@@ -85,13 +85,14 @@ type StoreReport struct {
 
 // PeerReport describes the tunnel to another node.
 type PeerReport struct {
-	Node      string                 `json:"node"`
-	PublicKey string                 `json:"publicKey"`
-	Endpoint  string                 `json:"endpoint"`
-	Subnets   opt.Dual[netip.Prefix] `json:"subnets"`
-	Handshake time.Time              `json:"lastHandshake,omitzero"` // zero before the first handshake
-	Received  int64                  `json:"receivedBytes"`
-	Sent      int64                  `json:"sentBytes"`
+	Node      string                   `json:"node"`
+	PublicKey string                   `json:"publicKey"`
+	Endpoint  string                   `json:"endpoint"`
+	Announced opt.Dual[netip.AddrPort] `json:"announced,omitzero"` // endpoints in the lease
+	Subnets   opt.Dual[netip.Prefix]   `json:"subnets"`
+	Handshake time.Time                `json:"lastHandshake,omitzero"` // zero before the first handshake
+	Received  int64                    `json:"receivedBytes"`
+	Sent      int64                    `json:"sentBytes"`
 
 	State string       `json:"state"`           // the worst state of Paths: up, degraded, one-way, mtu, down, unknown
 	Paths []PathReport `json:"paths,omitempty"` // by family, IPv4 first

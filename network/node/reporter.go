@@ -67,7 +67,7 @@ func (r *reporter) compose(ctx context.Context) Report {
 	s, passed := r.reconciler.Status()
 	in := r.reconciler.Inputs()
 	rep := Report{
-		APIVersion: 1, Version: r.settings.Version, Node: r.settings.Name, Interface: r.settings.Interface, PublicKey: r.key.String(),
+		APIVersion: apiVersion, Version: r.settings.Version, Node: r.settings.Name, Interface: r.settings.Interface, PublicKey: r.key.String(),
 		Engine:    EngineReport{Kind: string(r.device.Kind()), Reason: r.device.Reason()},
 		Firewall:  FirewallReport{Kind: r.firewall.Name(), Reason: r.firewall.Reason(), Guard: r.settings.Rules.Guard, Clear: []GuardCounter{}},
 		Store:     r.storeReport(),
@@ -173,7 +173,7 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 		l := names[p.PublicKey]
 		paths, worst := pathsOf(l.Subnets)
 		rep.Peers = append(rep.Peers, PeerReport{
-			Node: l.Node, PublicKey: p.PublicKey, Endpoint: p.Endpoint.String(), Subnets: l.Subnets,
+			Node: l.Node, PublicKey: p.PublicKey, Endpoint: p.Endpoint.String(), Announced: l.Endpoints, Subnets: l.Subnets,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
 			State: worst, Paths: paths,
 		})
