@@ -8,14 +8,12 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
-	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -126,22 +124,6 @@ func TestDelegateGetsTheEnvironmentWithTheGivenVariables(t *testing.T) {
 	}
 	if count(got, "CNI_CONTAINERID=") != 1 || len(got) != len(os.Environ()) {
 		t.Errorf("got %v, want all of %v", got, os.Environ())
-	}
-}
-
-func TestDoubleSliceChangesTheSliceAlone(t *testing.T) {
-	runtime.LockOSThread() // the thread ends with the test
-	want, err := unix.SchedGetAttr(0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doubleSlice()
-	got, err := unix.SchedGetAttr(0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want.Runtime *= 2; *got != *want { // 0 before Linux 6.12
-		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -44,7 +44,6 @@ func (i invocation) run() ([]byte, error) {
 	if err := fill(streams[0], i.Config); err != nil {
 		return nil, err
 	}
-	tuneForWait()
 	ended := start(file, i.environ(), streams)
 	stdout, outErr := readStream(streams[1])
 	stderr, errErr := readStream(streams[2])
@@ -141,7 +140,6 @@ func (i invocation) become() error {
 	if err := unix.Dup3(int(stdin.Fd()), 0, 0); err != nil {
 		return fmt.Errorf("set standard input of %s: %w", i.Plugin, err)
 	}
-	tuneForExec()
 	return fmt.Errorf("start %s: %w", i.Plugin, unix.Exec(file, []string{file}, i.environ()))
 }
 

@@ -67,13 +67,10 @@ func main() {
 type contender struct {
 	name, program string
 	conf          []byte
-	env           []string // besides what a runtime sets
 	add, del      []time.Duration
 }
 
-// measure runs the contenders in turns, prints the reports and returns the worse ratio of loden-cni
-// as it is installed. The second report is loden-cni without what it does to the scheduling of
-// other plugins: the difference of the two says whether that tuning is still worth its place.
+// measure runs the contenders in turns, prints the report and returns the worse ratio.
 func measure(bin, plugins string, n int) (float64, error) {
 	plugins, err := filepath.Abs(plugins)
 	if err != nil {
@@ -96,12 +93,11 @@ func measure(bin, plugins string, n int) (float64, error) {
 	}
 	bridge := filepath.Join(plugins, "bridge")
 	bare := &contender{name: "bridge", program: bridge, conf: delegated}
-	untuned := &contender{name: "loden-cni, untuned", program: program, conf: []byte(conf), env: []string{"LODEN_CNI_TUNING=off"}}
 	before, err := stolen()
 	if err != nil {
 		return 0, err
 	}
-	if err := takeTurns([]*contender{loden, bare, untuned}, plugins, n); err != nil {
+	if err := takeTurns([]*contender{loden, bare}, plugins, n); err != nil {
 		return 0, err
 	}
 	after, err := stolen()
@@ -109,9 +105,7 @@ func measure(bin, plugins string, n int) (float64, error) {
 		return 0, err
 	}
 	fmt.Printf("%d attachments by each; %s stolen by other machines meanwhile\n", n, after-before)
-	worst := report(loden, bare)
-	report(untuned, bare)
-	return worst, nil
+	return report(loden, bare), nil
 }
 
 // takeTurns attaches and detaches n containers by each contender. Every round starts with
@@ -192,7 +186,6 @@ func (c *contender) once(id, plugins string, counts bool) error {
 func (c *contender) call(verb, id, plugins string) (time.Duration, error) {
 	cmd := exec.Command(c.program)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS=/run/netns/"+id, "CNI_IFNAME=eth0", "CNI_PATH="+plugins)
-	cmd.Env = append(cmd.Env, c.env...)
 	cmd.Stdin = bytes.NewReader(c.conf)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
