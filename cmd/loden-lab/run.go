@@ -29,6 +29,7 @@ type options struct {
 	bin      string
 	check    bool
 	json     bool
+	matrix   string
 	limit    time.Duration
 }
 
@@ -42,7 +43,8 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.bin, "bin", "", "directory of the programs (default: that of loden-lab)")
 	fs.BoolVar(&o.check, "check", false, "end with a verdict instead of staying up: exit status 0 or 1")
 	fs.BoolVar(&o.json, "json", false, "print the verdict as JSON")
-	fs.DurationVar(&o.limit, "timeout", 2*time.Minute, "how long the cluster may take to stand")
+	fs.StringVar(&o.matrix, "matrix", "", "file that gets the matrix of all nodes, a character for each path")
+	fs.DurationVar(&o.limit, "timeout", 0, "how long the cluster may take to stand (default: 2 minutes, and a second for each node)")
 }
 
 // lab returns the options of the library.
@@ -91,16 +93,26 @@ func (o *options) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	standing, cancel := context.WithTimeout(ctx, o.limit)
+	limit := o.limit
+	if limit == 0 {
+		limit = 2*time.Minute + time.Duration(o.nodes)*time.Second
+	}
+	standing, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := l.Up(standing); err != nil {
 		return stopped(ctx, err)
 	}
-	progress.line("every pod asks every pod and the outside; a packet socket looks at the wires")
+	if o.nodes > tableNodes {
+		progress.line("every node asks every node by a pod of each, every pod asks the outside; a packet socket looks at the wires")
+	} else {
+		progress.line("every pod asks every pod and the outside; a packet socket looks at the wires")
+	}
 	verdict := l.Check(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
+	processes, size := lab.Memory()
+	progress.line(fmt.Sprintf("checked; %d processes have %.1f GB of memory, shared pages counted once", processes, float64(size)/1e9))
 	if err := o.print(os.Stdout, l, verdict); err != nil {
 		return err
 	}
@@ -112,6 +124,11 @@ func (o *options) run(ctx context.Context) (err error) {
 
 // print shows the verdict.
 func (o *options) print(w io.Writer, l *lab.Lab, v lab.Verdict) error {
+	if o.matrix != "" {
+		if err := os.WriteFile(o.matrix, []byte(matrix(l, v)), 0o644); err != nil {
+			return fmt.Errorf("write the matrix: %w", err)
+		}
+	}
 	if o.json {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
@@ -121,7 +138,7 @@ func (o *options) print(w io.Writer, l *lab.Lab, v lab.Verdict) error {
 	return err
 }
 
-// stay prints how to look closer and waits for ctx.
+// stay prints how to look closer and waits for ctx. On a terminal it draws the live table meanwhile.
 func stay(ctx context.Context, l *lab.Lab) error {
 	env := fmt.Sprintf("PATH=%s:%s/cni:%s\nETCDCTL_ENDPOINTS=%s\nLODEN_ETCD_ENDPOINTS=%s\n",
 		l.Bin, l.Bin, os.Getenv("PATH"), l.Store.Endpoint(), l.Store.Endpoint())
@@ -129,9 +146,15 @@ func stay(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	fmt.Print(hints())
-	<-ctx.Done()
+	var err error
+	if _, ok := terminal(os.Stdout); ok {
+		err = live(ctx, l, os.Stdout, func() int { rows, _ := terminal(os.Stdout); return rows })
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
 	fmt.Println("\nremoving everything")
-	return nil
+	return err
 }
 
 // failed turns a verdict into an exit status; its problems have been printed.

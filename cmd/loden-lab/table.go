@@ -13,27 +13,35 @@ import (
 // maxProblems is how many problems a person is shown.
 const maxProblems = 12
 
-// table returns the verdict as text: a block per family, with a line per node.
+// table returns the verdict as text: a block per family, with a line per node; of a large lab a summary.
 func table(l *lab.Lab, v lab.Verdict) string {
+	if len(l.Nodes) > tableNodes {
+		return summary(l, v)
+	}
 	var b strings.Builder
 	for _, f := range l.Families.List() {
 		fmt.Fprintf(&b, "\n%s, pod to pod: fastest echo, and what the wire between the nodes showed\n\n", f)
 		block(&b, l, v, f.String())
 	}
-	fmt.Fprintf(&b, "\nunderlay: %s\ninternet: %s\n", frames(v.Underlay), frames(v.Internet))
+	closing(&b, v)
+	return b.String()
+}
+
+// closing writes the frames, the first problems and the verdict.
+func closing(b *strings.Builder, v lab.Verdict) {
+	fmt.Fprintf(b, "\nunderlay: %s\ninternet: %s\n", frames(v.Underlay), frames(v.Internet))
 	for i, p := range v.Problems {
 		if i == maxProblems {
-			fmt.Fprintf(&b, "PROBLEM  and %d more (--json has them all)\n", len(v.Problems)-i)
+			fmt.Fprintf(b, "PROBLEM  and %d more (--json has them all)\n", len(v.Problems)-i)
 			break
 		}
-		fmt.Fprintf(&b, "PROBLEM  %s\n", p)
+		fmt.Fprintf(b, "PROBLEM  %s\n", p)
 	}
 	if v.OK {
-		fmt.Fprintf(&b, "\nverdict: good. %d paths and %d exits, no pod traffic in clear; plaintext sent on purpose was seen each time\n", len(v.Paths), len(v.Exits))
+		fmt.Fprintf(b, "\nverdict: good. %d paths and %d exits, no pod traffic in clear; plaintext sent on purpose was seen each time\n", len(v.Paths), len(v.Exits))
 	} else {
-		fmt.Fprintf(&b, "\nverdict: bad, %d problems\n", len(v.Problems))
+		fmt.Fprintf(b, "\nverdict: bad, %d problems\n", len(v.Problems))
 	}
-	return b.String()
 }
 
 // block writes the matrix of a family.
@@ -122,9 +130,10 @@ func hints() string {
 		{"node1", "ip -6 route"},
 		{"store", "etcdctl get --prefix /coreos.com/network"},
 		{"node1-pod1", "ip addr"},
+		{"underlay", "ip link set node2 down"},
 	} {
 		fmt.Fprintf(&b, "  %s exec %s -- %s\n", self, line[0], line[1])
 	}
-	b.WriteString("\nCtrl-C ends the lab and leaves nothing behind.\n")
+	b.WriteString("\nThe last pulls the cable of node2 on the underlay; with \"up\" it is back.\nCtrl-C ends the lab and leaves nothing behind.\n\n")
 	return b.String()
 }

@@ -42,100 +42,34 @@ type Verdict struct {
 	Problems []string     `json:"problems"` // empty when OK
 }
 
-// echoes is how many echoes measure a latency, and echoSize their IP packets' length.
+// A check of a small lab measures each path by echoes, and the check of a large lab by a single echo.
 const (
-	echoes   = 3
-	echoSize = 128
+	smallEchoes = 3
+	echoSize    = 128 // bytes of an IP packet
 )
+
+// checksAtOnce is how many pairs of nodes are checked side by side: a pair waits for packets most of
+// the time.
+const checksAtOnce = 16
 
 // pathLimit bounds the wait for a path: WireGuard repeats a handshake every 5 s.
 const pathLimit = 30 * time.Second
 
-// Check sends traffic over every path there is and looks at the wires meanwhile.
+// Check sends traffic over the paths between the nodes, many pairs of nodes side by side, and looks at
+// the wires meanwhile. In a small lab every pod asks every other pod; in a large lab every node
+// asks every other node by a pod of each, and every pod takes part. Every pod asks the outside.
 func (l *Lab) Check(ctx context.Context) Verdict {
-	var v Verdict
-	for _, from := range l.Nodes {
-		for _, to := range l.Nodes {
-			v.Paths = append(v.Paths, l.checkPair(ctx, from, to)...)
-		}
-		for _, pod := range from.Pods {
-			for _, f := range l.Families.List() {
-				v.Exits = append(v.Exits, l.checkExit(ctx, pod, f))
-			}
-		}
+	c := &check{lab: l, echoes: smallEchoes}
+	if len(l.Nodes) > smallLab {
+		c.echoes = 1
 	}
-	v.Problems = append(v.pathProblems(), l.wireProblems(ctx)...)
+	c.plan()
+	v := Verdict{Paths: c.paths, Exits: c.exits}
+	v.Problems = append(c.run(ctx), v.pathProblems()...)
+	v.Problems = append(v.Problems, l.wireProblems(ctx)...)
 	v.Underlay, v.Internet = l.Wire.Counts(), l.Uplink.Counts()
 	v.OK = len(v.Problems) == 0 && len(v.Paths) > 0
 	return v
-}
-
-// checkPair tries every pod of a node with every pod of another node.
-func (l *Lab) checkPair(ctx context.Context, from, to *Node) []Path {
-	var out []Path
-	for _, a := range from.Pods {
-		for _, b := range to.Pods {
-			if a == b {
-				continue
-			}
-			for _, f := range l.Families.List() {
-				out = append(out, l.checkPath(ctx, a, b, f))
-			}
-		}
-	}
-	return out
-}
-
-// checkPath sends echoes from one pod to another and says whether they crossed the
-// underlay in the tunnel.
-func (l *Lab) checkPath(ctx context.Context, a, b *Pod, f opt.Family) Path {
-	ctx, stop := context.WithTimeout(ctx, pathLimit)
-	defer stop()
-	path := Path{
-		From: a.Name, To: b.Name, FromNode: a.Node.Name, ToNode: b.Node.Name,
-		Family: f.String(), Local: a.Node == b.Node,
-	}
-	fail := func(err error) Path {
-		path.Problem = err.Error()
-		return path
-	}
-	to, ok := b.Addrs.Of(f).Get()
-	if !ok {
-		return fail(fmt.Errorf("%s has no %s address", b.Name, f))
-	}
-	if _, err := Ping(ctx, a.Host, to, echoSize); err != nil { // the first may wait for a handshake
-		return fail(err)
-	}
-	if err := l.Wire.Sync(ctx); err != nil {
-		return fail(err)
-	}
-	tunnelled, leaked := l.tunnelled(a.Node, b.Node), l.Wire.Counts()[Clear]
-	for range echoes {
-		took, err := Ping(ctx, a.Host, to, echoSize)
-		if err != nil {
-			return fail(err)
-		}
-		if path.Latency == 0 || took < path.Latency {
-			path.Latency = took
-		}
-	}
-	if err := l.Wire.Sync(ctx); err != nil {
-		return fail(err)
-	}
-	// Each echo and each answer is a frame at least.
-	path.Encrypted = !path.Local && l.tunnelled(a.Node, b.Node)-tunnelled >= 2*echoes && l.Wire.Counts()[Clear] == leaked
-	return path
-}
-
-// tunnelled counts WireGuard frames between two nodes.
-func (l *Lab) tunnelled(a, b *Node) int {
-	n := 0
-	for f, addr := range a.Underlay.All() {
-		if other, ok := b.Underlay.Of(f).Get(); ok {
-			n += l.Wire.tunnelled(addr, other)
-		}
-	}
-	return n
 }
 
 // checkExit asks the outside for a pod's address as the outside sees it.

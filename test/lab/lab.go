@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -52,16 +53,26 @@ func New(o Options) (*Lab, error) {
 	if err := errors.Join(l.newStore(), l.newOutside(ctx)); err != nil {
 		return l, err
 	}
-	for i := range o.Nodes {
-		n, err := l.newNode(i)
-		if n != nil {
-			l.Nodes = append(l.Nodes, n)
-		}
-		if err != nil {
-			return l, err
-		}
+	if err := errors.Join(l.newNodes(), l.acquaint()); err != nil {
+		return l, err
 	}
 	return l, l.watch(ctx)
+}
+
+// newNodes makes the nodes' hosts, a few at a time.
+func (l *Lab) newNodes() error {
+	nodes := make([]*Node, l.Options.Nodes)
+	var group errgroup.Group
+	group.SetLimit(4)
+	for i := range nodes {
+		group.Go(func() (err error) {
+			nodes[i], err = l.newNode(i)
+			return err
+		})
+	}
+	err := group.Wait()
+	l.Nodes = slices.DeleteFunc(nodes, func(n *Node) bool { return n == nil })
+	return err
 }
 
 // Program returns the path of a program of the lab.
@@ -115,9 +126,12 @@ func (l *Lab) Up(ctx context.Context) error {
 	return l.UpNodes(ctx)
 }
 
-// UpNodes starts the daemon on every node, all at once, and attaches the pods.
+// UpNodes starts the daemon on every node and attaches the pods: on all nodes at once in a small lab,
+// on a few nodes at a time in a large lab, so that no program waits for the processor until its
+// time limits end.
 func (l *Lab) UpNodes(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(smallLab)
 	for _, n := range l.Nodes {
 		group.Go(func() error { return n.up(ctx) })
 	}
@@ -164,9 +178,8 @@ func (l *Lab) Close() error {
 	l.stop()
 	l.watchers.Wait()
 	var errs []error
-	for _, h := range l.hosts() {
-		errs = append(errs, h.Kill(), h.Close())
-	}
+	hosts := l.hosts()
+	errs = append(errs, sandbox.KillAll(hosts...), l.closeHosts(hosts))
 	for _, w := range []*Wire{l.Wire, l.Uplink} {
 		if w != nil {
 			errs = append(errs, w.tap.Close())
@@ -178,6 +191,20 @@ func (l *Lab) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// closeHosts removes hosts, a few at a time.
+func (l *Lab) closeHosts(hosts []*sandbox.Host) error {
+	errs := make([]error, len(hosts))
+	var group errgroup.Group
+	group.SetLimit(4)
+	for i, h := range hosts {
+		group.Go(func() error {
+			errs[i] = h.Close()
+			return nil
+		})
+	}
+	return errors.Join(append(errs, group.Wait())...)
 }
 
 // hosts returns every host of the lab, pods first.

@@ -107,21 +107,28 @@ func (l *Lab) newNode(number int) (*Node, error) {
 		plug(l.underlay, host, "eth0", under),
 		plug(l.internet, host, "eth1", inter),
 	)
-	for _, gw := range addresses(internet(), Dual, outsideNumber).All() {
-		err = errors.Join(err, host.Run("ip", "route", "add", "default", "via", gw.Addr().String(), "dev", "eth1"))
+	if err != nil {
+		return n, err
 	}
-	return n, err
+	var routes []string
+	for _, gw := range addresses(internet(), Dual, outsideNumber).All() {
+		routes = append(routes, fmt.Sprintf("route add default via %s dev eth1", gw.Addr()))
+	}
+	return n, host.IP(routes...)
 }
 
 // plug joins a host to a switch with its addresses, usable at once.
 func plug(s *sandbox.Switch, h *sandbox.Host, iface string, addrs opt.Dual[netip.Prefix]) error {
-	err := s.Plug(h, iface)
-	for family, a := range addrs.All() {
-		args := []string{"addr", "add", a.String(), "dev", iface}
-		if family == opt.V6 {
-			args = append(args, "nodad") // duplicate address detection takes a second or two
-		}
-		err = errors.Join(err, h.Run("ip", args...))
+	if err := s.Plug(h, iface); err != nil {
+		return err
 	}
-	return err
+	var commands []string
+	for family, a := range addrs.All() {
+		command := fmt.Sprintf("addr add %s dev %s", a, iface)
+		if family == opt.V6 {
+			command += " nodad" // duplicate address detection takes a second or two
+		}
+		commands = append(commands, command)
+	}
+	return h.IP(commands...)
 }

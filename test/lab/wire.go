@@ -37,6 +37,7 @@ type Wire struct {
 	mu       sync.Mutex // guards all below
 	counts   map[Kind]int
 	clear    opt.Dual[int]         // frames in clear, by family
+	leaked   leaks                 // the same, by their addresses
 	tunnels  map[[2]netip.Addr]int // WireGuard frames by sender and receiver
 	examples []string              // the first frames that should not have been there
 	canaries map[string]int        // canary text → how often it was seen as clear
@@ -90,6 +91,9 @@ func (w *Wire) see(frame []byte) {
 			f := opt.FamilyOf(p.Src)
 			w.clear = w.clear.With(f, w.clear.Of(f).Or(0)+1)
 		}
+		if kind == Clear {
+			w.leaked.add(p)
+		}
 		if len(w.examples) < maxExamples {
 			w.examples = append(w.examples, fmt.Sprintf("%s: %s, %d bytes", kind, describe(p), len(frame)))
 		}
@@ -108,6 +112,13 @@ func (w *Wire) Clear() opt.Dual[int] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.clear
+}
+
+// leaks returns the frames in clear so far.
+func (w *Wire) leaks() leaks {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return leaks{maps.Clone(w.leaked.pods), w.leaked.foreign}
 }
 
 // tunnelled returns how many WireGuard frames have crossed between two nodes, both ways.

@@ -38,7 +38,7 @@ func (s *Switch) Plug(h *Host, iface string) error {
 	if err := Wire(h, iface, s.host, h.Name); err != nil {
 		return err
 	}
-	return s.host.Run("ip", "link", "set", "dev", h.Name, "master", bridgeName)
+	return s.host.IP("link set dev " + h.Name + " master " + bridgeName)
 }
 
 // Unplug cuts a host off by taking its port down; the host sees its carrier go. Replug
