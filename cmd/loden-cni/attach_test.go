@@ -261,24 +261,6 @@ func TestTwoHundredPodsAtOnceLeaveNothingBehind(t *testing.T) {
 	n.clean(t)
 }
 
-func TestTimersOfTheDelegateHaveSlack(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, families[0].env, conflist("1.0.0", `,"delegate":{"type":"lazy","isGateway":true}`))
-	n.script(t, "lazy", `
-cat /proc/self/timerslack_ns >/run/loden/$CNI_COMMAND
-exec $BIN/bridge`)
-	a := n.pod(t, "a")
-	n.add(t, a)
-	n.del(t, a)
-	for _, command := range []string{"ADD", "DEL"} { // loden-cni becomes the delegate of an ADD, and waits for the delegate of a DEL
-		got, err := os.ReadFile(n.Path("/run/loden/" + command))
-		if err != nil || string(got) != "2000000\n" {
-			t.Errorf("%s: slack of %q ns, %v, want 2 ms", command, got, err)
-		}
-	}
-	n.clean(t)
-}
-
 // hang makes a delegate that completes the bridge's ADD and then never ends: the state that a
 // runtime sees when its time limit is over, or the machine stalls.
 const hang = `
