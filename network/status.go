@@ -19,6 +19,7 @@ type Status struct {
 	Complete bool              // some pass since the start was complete: the data path stood
 	Passes   uint64            // since the start
 	Failures uint64            // passes that were incomplete
+	Made     []diff.Change     // the changes that the last pass made
 	Changes  map[string]uint64 // changes made since the start, by part
 }
 
@@ -37,7 +38,7 @@ func (r *Reconciler) publish(in Inputs, want State, problems []subnet.Problem, c
 	s := Status{
 		At: time.Now(), Took: time.Since(started), Inputs: in, State: want, Problems: problems, Err: err,
 		Complete: last.Complete || err == nil, Passes: last.Passes + 1, Failures: last.Failures,
-		Changes: maps.Clone(last.Changes),
+		Made: changes, Changes: maps.Clone(last.Changes),
 	}
 	if err != nil {
 		s.Failures++

@@ -28,6 +28,7 @@ type api struct {
 	confirm func() // releases a held mass removal
 	why     func(ctx context.Context, from, to string) (Explanation, error)
 	views   func(context.Context) []PeerView
+	browser browser
 }
 
 // reading returns the handler of the requests that change nothing. Profiles of the process
@@ -50,6 +51,7 @@ func (a api) reading() *http.ServeMux {
 		_ = json.NewEncoder(w).Encode(a.report(r.Context())) // an error says that the client went away
 	})
 	mux.Handle("GET /metrics", a.metrics)
+	a.browser.register(mux)
 	return mux
 }
 
@@ -110,9 +112,10 @@ func loopbackByDefault(address string) string {
 // serve answers on the listeners until ctx ends, and closes them. tcp may be nil.
 func (a api) serve(ctx context.Context, local, tcp net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, a.browser.live.End)()
 	g.Go(func() error { return serveOn(ctx, local, a.local()) })
 	if tcp != nil {
-		g.Go(func() error { return serveOn(ctx, tcp, a.reading()) })
+		g.Go(func() error { return serveOn(ctx, tcp, a.browser.names.protect(a.reading())) })
 	}
 	return g.Wait()
 }

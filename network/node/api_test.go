@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -49,9 +50,9 @@ func startAPI(t *testing.T, dir string, rep func() Report, confirm func()) strin
 	asked := func(context.Context) Report { return rep() }
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() {
-		ended <- api{report: asked, metrics: metricsHandler(asked), confirm: confirm}.serve(ctx, unix, tcp)
-	}()
+	status := func() (network.Status, bool) { return network.Status{}, false }
+	a := api{report: asked, metrics: metricsHandler(asked), confirm: confirm, browser: newBrowser(newRecorder(asked), status, newHostNames("a"))}
+	go func() { ended <- a.serve(ctx, unix, tcp) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

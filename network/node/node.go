@@ -25,6 +25,7 @@ type node struct {
 	sampler    *sampler
 	reporter   *reporter
 	linux      trace.Kernel // for explanations
+	recorder   *recorder
 	log        zerolog.Logger
 
 	once      sync.Once
@@ -35,6 +36,7 @@ type node struct {
 func newNode(h *host, st store) *node {
 	s := h.settings
 	n := &node{linux: trace.Linux{}, settings: s, host: h, store: st, log: s.Log, firstPass: make(chan struct{})}
+	n.recorder = newRecorder(func(ctx context.Context) Report { return n.reporter.report(ctx) })
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
 	n.feed = newLeaseFeed(s, n.reconciler)
@@ -42,7 +44,7 @@ func newNode(h *host, st store) *node {
 	n.sampler = &sampler{every: s.WireSample, log: s.Log}
 	n.reporter = &reporter{
 		settings: s, key: h.key.Public(), reconciler: n.reconciler, device: h.device, firewall: h.firewall, store: st,
-		keeper: n.keeper, feed: n.feed, documents: n.documents, sampler: n.sampler, askDevice: newSlot(), askFirewall: newSlot(),
+		keeper: n.keeper, feed: n.feed, documents: n.documents, sampler: n.sampler, askDevice: newSlot(), askFirewall: newSlot(), made: n.recorder.reported,
 	}
 	return n
 }
@@ -50,6 +52,7 @@ func newNode(h *host, st store) *node {
 // passed follows the reconciler: the first complete pass makes the node ready, and changed
 // uplinks change the endpoints that the node announces. It must not block.
 func (n *node) passed(s network.Status) {
+	n.recorder.passed(s)
 	if s.Complete {
 		n.once.Do(func() {
 			n.log.Info().Stringer("took", s.Took.Round(time.Millisecond)).Msg("the data path is in place")
@@ -77,7 +80,10 @@ func (n *node) warnOfConflicts() {
 
 // api returns the handler of questions about this node.
 func (n *node) api() api {
-	return api{report: n.reporter.report, metrics: metricsHandler(n.reporter.report), confirm: n.feed.confirm, why: n.why, views: n.views}
+	return api{
+		report: n.reporter.report, metrics: metricsHandler(n.reporter.report), confirm: n.feed.confirm, why: n.why, views: n.views,
+		browser: newBrowser(n.recorder, n.reconciler.Status, n.settings.hostNames()),
+	}
 }
 
 // watch runs a watcher of the kernel until ctx ends, and then returns nil. A watcher that

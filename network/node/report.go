@@ -35,6 +35,8 @@ type Report struct {
 	Peers    []PeerReport     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
 	Passes   PassReport       `json:"passes"`
+
+	deviceUnknown bool // the interface gave no answer, so the report lacks the peers
 }
 
 // Healthy reports whether the node is ready and nothing is wrong with it, the store or a

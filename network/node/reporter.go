@@ -48,6 +48,7 @@ type reporter struct {
 	feed       *leaseFeed
 	documents  *documents
 	sampler    *sampler
+	made       func(Report) // called with each report, in the order in which they are made
 
 	flight                 singleflight.Group // of reports
 	askDevice, askFirewall slot
@@ -56,7 +57,11 @@ type reporter struct {
 // report returns a report of this moment. Requests at the same time share a report, so many
 // monitors cost no more than a single monitor.
 func (r *reporter) report(ctx context.Context) Report {
-	shared, _, _ := r.flight.Do("report", func() (any, error) { return r.compose(context.WithoutCancel(ctx)), nil })
+	shared, _, _ := r.flight.Do("report", func() (any, error) {
+		rep := r.compose(context.WithoutCancel(ctx))
+		r.made(rep)
+		return rep, nil
+	})
 	rep, _ := shared.(Report)
 	return rep
 }
@@ -161,6 +166,7 @@ func (r *reporter) storeReport() StoreReport {
 func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status, in network.Inputs) string {
 	status, err := ask(ctx, r.askDevice, "the interface", r.device.Status)
 	if err != nil {
+		rep.deviceUnknown = true
 		return oneLine(err.Error())
 	}
 	rep.Engine.Silent, rep.Engine.Replaced, rep.Engine.Drops = status.Silent, status.Replaced, status.Drops
