@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -33,11 +34,9 @@ func (r *Registry) Leases(ctx context.Context) ([]Entry, []subnet.Problem, error
 	}
 	var entries []Entry
 	var ids []etcdID
-	for _, rec := range v.entries {
-		if rec.problem == "" {
-			entries = append(entries, Entry{Lease: rec.lease})
-			ids = append(ids, rec.id)
-		}
+	for l := range sorted.Of(append(v.leases.Slice(), v.waiting.Slice()...)...).All() {
+		entries = append(entries, Entry{Lease: l})
+		ids = append(ids, v.entries[subnet.FormatKey(l.Subnets)].id)
 	}
 	ttls, err := r.ttls(ctx, ids)
 	if err != nil {
@@ -46,7 +45,6 @@ func (r *Registry) Leases(ctx context.Context) ([]Entry, []subnet.Problem, error
 	for i := range entries {
 		entries[i].TTL = ttls[i]
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return a.Lease.Compare(b.Lease) })
 	snapshot := v.snapshot()
 	owners, err := r.owners(ctx, 0)
 	if err != nil {

@@ -88,6 +88,7 @@ func (r *Registry) list(ctx context.Context) (*view, error) {
 	if err := r.pages(ctx, "list leases", v.branch, 0, v.fill); err != nil {
 		return nil, err
 	}
+	v.filled()
 	r.health.listed(v.revision)
 	return v, nil
 }

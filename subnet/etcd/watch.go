@@ -3,12 +3,12 @@ package etcd
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/loden-net/loden/config/wait"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -17,11 +17,11 @@ var errRelist = errors.New("list again")
 
 // Watch blocks until ctx ends and calls emit with every change, as a complete snapshot:
 // first a list at some revision R, then the changes from R+1 on. Changes that arrive while
-// emit runs are merged into the next snapshot. Watch survives the loss of etcd (it then
+// emit runs, and within wait.Rest after it, are merged into the next snapshot. Watch survives the loss of etcd (it then
 // emits no snapshot), a compaction, and an etcd that was emptied or restored from a backup.
 // emit is called from a single goroutine. The error is ctx's.
 func (r *Registry) Watch(ctx context.Context, emit func(subnet.Snapshot)) error {
-	w := watcher{r: r, out: make(chan subnet.Snapshot, 1), done: make(chan struct{}, 1)}
+	w := watcher{r: r, out: make(chan emission, 1), done: make(chan struct{}, 1)}
 	ctx, stop := context.WithCancel(ctx)
 	var emitting sync.WaitGroup
 	emitting.Go(func() { w.emitAll(ctx, emit) })
@@ -37,12 +37,18 @@ type watcher struct {
 	r    *Registry
 	view *view
 	news bool            // the view may say more than the last snapshot
-	busy bool            // emit runs
+	busy bool            // emit runs, or the rest after it
 	any  bool            // whether a snapshot was emitted
 	last subnet.Snapshot // as emitted, without Released
 
-	out  chan subnet.Snapshot // to emit; has room for a snapshot, and is empty unless busy
-	done chan struct{}        // emit has returned
+	out  chan emission // to emit; has room for a snapshot, and is empty unless busy
+	done chan struct{} // emit has returned, and the rest is over
+}
+
+// emission is a snapshot to emit, and when the work for it began.
+type emission struct {
+	snapshot subnet.Snapshot
+	began    time.Time
 }
 
 // emitAll calls emit for every snapshot until ctx ends.
@@ -51,8 +57,9 @@ func (w *watcher) emitAll(ctx context.Context, emit func(subnet.Snapshot)) {
 		select {
 		case <-ctx.Done():
 			return
-		case s := <-w.out:
-			emit(s)
+		case e := <-w.out:
+			emit(e.snapshot)
+			wait.For(ctx, wait.Rest(time.Since(e.began)))
 			w.done <- struct{}{}
 		}
 	}
@@ -69,11 +76,12 @@ func (w *watcher) offer() {
 		return
 	}
 	w.news = false
+	began := time.Now()
 	s := w.view.snapshot()
 	if w.any && s.Same(w.last) {
 		return
 	}
-	w.out <- s // it has room: emit is idle
+	w.out <- emission{s, began} // it has room: emit is idle
 	w.busy, w.any, w.last = true, true, s
 	w.last.Released = nil
 }
@@ -88,8 +96,8 @@ func (w *watcher) run(ctx context.Context) error {
 			continue
 		}
 		attempts = backoff{}
-		if w.view != nil { // releases that no snapshot has told yet
-			maps.Copy(v.released, w.view.released)
+		if w.view != nil {
+			v.succeed(w.view)
 		}
 		w.view, w.news = v, true
 		w.offer()
