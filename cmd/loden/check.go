@@ -50,11 +50,17 @@ func checkCommand(flags *config.Node) *cobra.Command {
 
 func printFindings(cmd *cobra.Command, findings []node.Finding, asJSON bool) error {
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), findings)
+		return printJSON(cmd.OutOrStdout(), struct {
+			versioned
+			Findings []node.Finding `json:"findings"`
+		}{version1(), findings})
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 	for _, f := range findings {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.State, f.What, f.Detail)
+		if f.Remedy != "" {
+			fmt.Fprintf(w, "\t\t→ %s\n", f.Remedy)
+		}
 	}
 	return w.Flush()
 }

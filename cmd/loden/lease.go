@@ -48,6 +48,7 @@ func leaseListCommand(flags *config.Node) *cobra.Command {
 
 // leaseList is the result of `loden lease list`.
 type leaseList struct {
+	versioned
 	Leases   []leaseRow       `json:"leases"`
 	Problems []subnet.Problem `json:"problems"`
 }
@@ -71,7 +72,7 @@ func listLeases(ctx context.Context, r *etcd.Registry, now time.Time) (leaseList
 	if err != nil {
 		return leaseList{}, err
 	}
-	list := leaseList{Leases: []leaseRow{}, Problems: append([]subnet.Problem{}, problems...)}
+	list := leaseList{versioned: version1(), Leases: []leaseRow{}, Problems: append([]subnet.Problem{}, problems...)}
 	var leases []subnet.Lease
 	for _, e := range entries {
 		list.Leases = append(list.Leases, rowOf(e, now))

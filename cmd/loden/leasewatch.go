@@ -51,6 +51,7 @@ type leaseWriter struct {
 
 // leaseEvent is a line of `loden lease watch --json`.
 type leaseEvent struct {
+	versioned
 	Revision  int64                    `json:"revision"`
 	Event     string                   `json:"event"` // added, changed, removed, problem
 	Node      string                   `json:"node,omitempty"`
@@ -103,6 +104,7 @@ func (w *leaseWriter) line(revision int64, event, sign string, l subnet.Lease) {
 }
 
 func (w *leaseWriter) encode(e leaseEvent) {
+	e.versioned = version1()
 	data, _ := json.Marshal(e) // plain values: it cannot fail
 	fmt.Fprintf(w.out, "%s\n", data)
 }

@@ -33,13 +33,28 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintln(stderr, "loden: "+oneLine(text))
+	status := statusOf(err)
+	if text := oneLine(err.Error()); text != "" {
+		fmt.Fprintln(stderr, "loden: "+text)
+		if wantsJSON(cmd) {
+			_ = printError(stdout, text, status) // the line above has told it
+		}
 	}
+	return status
+}
+
+// wantsJSON reports whether a command was called with --json.
+func wantsJSON(cmd *cobra.Command) bool {
+	f := cmd.Flags().Lookup("json")
+	return f != nil && f.Value.String() == "true"
+}
+
+// statusOf returns the exit status of an error.
+func statusOf(err error) int {
 	if exit, ok := errors.AsType[exitError](err); ok {
 		return exit.status
 	}

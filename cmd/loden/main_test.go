@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -60,6 +61,19 @@ func TestStatusWithoutADaemonSaysWhatToStart(t *testing.T) {
 	status, _, stderr := loden(t, "status", "--run-dir", t.TempDir())
 	if status != exitNoDaemon || !strings.Contains(stderr, "start `loden run`") {
 		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+func TestErrorsAreJSONTooWhereJSONIsAskedFor(t *testing.T) {
+	for _, args := range [][]string{{"status", "--json"}, {"status", "--json", "--matrix"}, {"why", "a", "b", "--json"}} {
+		status, out, stderr := loden(t, append(args, "--run-dir", t.TempDir())...)
+		var got struct {
+			APIVersion, ExitStatus int
+			Error                  string
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || got.APIVersion != 1 || got.ExitStatus != status || status != exitNoDaemon || !strings.Contains(stderr, got.Error) {
+			t.Errorf("%v: status %d, %v, %q", args, status, err, out)
+		}
 	}
 }
 

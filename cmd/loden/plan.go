@@ -49,7 +49,10 @@ func printChanges(cmd *cobra.Command, changes []diff.Change, asJSON bool) error 
 		if changes == nil {
 			changes = []diff.Change{}
 		}
-		return printJSON(out, changes)
+		return printJSON(out, struct {
+			versioned
+			Changes []diff.Change `json:"changes"`
+		}{version1(), changes})
 	}
 	if len(changes) == 0 {
 		_, err := fmt.Fprintln(out, "no change")

@@ -18,6 +18,22 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// versioned is the start of every JSON object that a command prints: docs/json.md.
+type versioned struct {
+	APIVersion int `json:"apiVersion"` // 1; a change that breaks readers raises it
+}
+
+func version1() versioned { return versioned{APIVersion: 1} }
+
+// printError prints the error of a command that was to print JSON, as an object.
+func printError(w io.Writer, text string, status int) error {
+	return printJSON(w, struct {
+		versioned
+		Error      string `json:"error"`
+		ExitStatus int    `json:"exitStatus"`
+	}{version1(), text, status})
+}
+
 // join prints the families that are present.
 func join[T any](d opt.Dual[T]) string {
 	var parts []string

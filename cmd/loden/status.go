@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,75 +22,77 @@ const (
 )
 
 func statusCommand(flags *config.Node) *cobra.Command {
-	var asJSON bool
+	var asJSON, watch, all, matrix bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show this node, its peers and its problems",
-		Long: "Show the report of the `loden run` of this node. The exit status is 0 when the node is ready and healthy, " +
-			"3 when it is not ready or has a problem, 4 when no daemon answers.",
+		Short: "Show this node, its problems and its peers",
+		Long: "Show the report of the `loden run` of this node: the verdict, the problems with their remedies, the node, and " +
+			"each peer with the state of its path, round trip (IPv4/IPv6), loss, MTU of the path, age of the handshake, and " +
+			"rates. Of more than 20 peers only those are listed that are not up. With --matrix show the paths between all " +
+			"nodes instead, as each node reports them.\n\n" +
+			"The exit status is 0 when the node is ready and healthy, 3 when it is not ready, has a problem, or a peer is down, " +
+			"one-way or mtu, 4 when no daemon answers. Colours go to a terminal only, and never with NO_COLOR set.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rep, err := node.Ask(cmd.Context(), flags.RunDir)
-			if err != nil {
-				return err
+			show := func(ctx context.Context) error { return showStatus(ctx, cmd.OutOrStdout(), flags.RunDir, asJSON, all) }
+			if matrix {
+				show = func(ctx context.Context) error { return showMatrix(ctx, cmd.OutOrStdout(), flags.RunDir, asJSON) }
 			}
-			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), rep)
-			} else {
-				err = printReport(cmd.OutOrStdout(), rep, time.Now())
+			if watch {
+				return watchStatus(cmd.Context(), cmd.OutOrStdout(), show)
 			}
-			if err == nil && !rep.Healthy() {
-				return exitError{status: exitDegraded}
-			}
-			return err
+			return show(cmd.Context())
 		},
 	}
 	flags.HostFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every two seconds, until Ctrl-C")
+	cmd.Flags().BoolVar(&all, "all", false, "list every peer")
+	cmd.Flags().BoolVar(&matrix, "matrix", false, "show the paths between all nodes")
 	return cmd
 }
 
-// printReport writes the report for people.
-func printReport(out io.Writer, r node.Report, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	state := "ready"
-	if !r.Ready {
-		state = "NOT READY"
-	}
-	if r.Reason != "" {
-		state += ": " + r.Reason
-	}
-	fmt.Fprintf(w, "node\t%s\t%s\n", r.Node, state)
-	fmt.Fprintf(w, "subnets\t%s\tof %s\n", join(r.Subnets), join(r.Networks))
-	fmt.Fprintf(w, "interface\t%s\tport %d, MTU %d, key %s\n", r.Interface, r.Port, r.MTU, r.PublicKey)
-	fmt.Fprintf(w, "announced\t%s\tby %s\n", join(r.Endpoints), join(r.Uplinks))
-	fmt.Fprintf(w, "encrypted by\t%s\t%s\n", r.Engine.Kind, r.Engine.Reason)
-	if text := dropped(r.Engine); text != "" {
-		fmt.Fprintf(w, "engine\t-\t%s\n", text)
-	}
-	if text := offloads(r.Engine); text != "" {
-		fmt.Fprintf(w, "offloads\t-\t%s\n", text)
-	}
-	fmt.Fprintf(w, "rules in\t%s\t%s\n", r.Firewall.Kind, r.Firewall.Reason)
-	fmt.Fprintf(w, "guard\t%s\t%s\n", r.Firewall.Guard, caught(r.Firewall))
-	fmt.Fprintf(w, "etcd\t%s\t%s\n", storeWord(r.Store), storeDetail(r.Store, now))
-	fmt.Fprintf(w, "passes\t%d\t%d incomplete\n", r.Passes.Total, r.Passes.Failed)
-	if err := w.Flush(); err != nil {
+// showStatus prints the report of this node's daemon once.
+func showStatus(ctx context.Context, out io.Writer, runDir string, asJSON, all bool) error {
+	rep, err := node.Ask(ctx, runDir)
+	if err != nil {
 		return err
 	}
-	if len(r.Peers) > 0 {
-		fmt.Fprintln(w, "\nPEER\tSUBNETS\tENDPOINT\tHANDSHAKE\tRECEIVED\tSENT")
+	if asJSON {
+		err = printJSON(out, rep)
+	} else {
+		err = printReport(out, rep, statusView{paint: paintFor(out), width: widthOf(out), all: all, now: time.Now()})
 	}
-	for _, p := range r.Peers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", peerName(p), join(p.Subnets), p.Endpoint, ago(now, p.Handshake), size(p.Received), size(p.Sent))
+	if err == nil && !rep.Healthy() {
+		return exitError{status: exitDegraded}
 	}
-	if len(r.Problems) > 0 {
-		fmt.Fprintln(w, "\nPROBLEM\tREASON")
+	return err
+}
+
+// watchEvery is the time between two pictures of --watch.
+const watchEvery = 2 * time.Second
+
+// watchStatus shows a picture again and again until ctx ends; on a terminal in the place of the
+// picture before. A daemon that gives no answer is asked again, since it may just be restarting.
+func watchStatus(ctx context.Context, out io.Writer, show func(context.Context) error) error {
+	ticks := time.NewTicker(watchEvery)
+	defer ticks.Stop()
+	for {
+		if terminal(out) {
+			fmt.Fprint(out, "\x1b[H\x1b[2J")
+		}
+		if err := show(ctx); err != nil && err.Error() != "" && ctx.Err() == nil {
+			fmt.Fprintln(out, "loden: "+oneLine(err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticks.C:
+		}
+		if !terminal(out) {
+			fmt.Fprintln(out)
+		}
 	}
-	for _, p := range r.Problems {
-		fmt.Fprintf(w, "%s\t%s\n", p.Object, p.Reason)
-	}
-	return w.Flush()
 }
 
 func peerName(p node.PeerReport) string {

@@ -2,9 +2,11 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/network/probe"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -39,9 +41,15 @@ type Report struct {
 	deviceUnknown bool // the interface gave no answer, so the report lacks the peers
 }
 
-// Healthy reports whether the node is ready and nothing is wrong with it, the store or a
-// lease.
-func (r Report) Healthy() bool { return r.Ready && r.Reason == "" && len(r.Problems) == 0 }
+// Healthy reports whether the node is ready and nothing is wrong with it, the store, a lease or
+// the path to a peer.
+func (r Report) Healthy() bool {
+	return r.Ready && r.Reason == "" && len(r.Problems) == 0 && !slices.ContainsFunc(r.Peers, PeerReport.broken)
+}
+
+// Findings returns the faults that the report holds, with their remedies, and a finding for
+// each part of the node without a fault.
+func (r Report) Findings() []Finding { return ofReport(r) }
 
 // EngineReport describes the WireGuard implementation.
 type EngineReport struct {
@@ -96,8 +104,18 @@ type PeerReport struct {
 	Received  int64                    `json:"receivedBytes"`
 	Sent      int64                    `json:"sentBytes"`
 
+	// The rates are of the last seconds, in bytes per second. They are valid when Rated is true.
+	Rated        bool    `json:"rated"`
+	ReceivedRate float64 `json:"receivedBytesPerSecond,omitzero"`
+	SentRate     float64 `json:"sentBytesPerSecond,omitzero"`
+
 	State string       `json:"state"`           // the worst state of Paths: up, degraded, one-way, mtu, down, unknown
 	Paths []PathReport `json:"paths,omitempty"` // by family, IPv4 first
+}
+
+// broken reports whether packets of some size or direction do not reach the peer.
+func (p PeerReport) broken() bool {
+	return p.State == probe.Down || p.State == probe.OneWay || p.State == probe.MTU
 }
 
 // PassReport counts the passes of the reconciler.

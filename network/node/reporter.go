@@ -50,6 +50,7 @@ type reporter struct {
 	sampler    *sampler
 	made       func(Report) // called with each report, in the order in which they are made
 
+	rates                  rateKeeper
 	flight                 singleflight.Group // of reports
 	askDevice, askFirewall slot
 }
@@ -185,6 +186,7 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 		})
 	}
 	slices.SortFunc(rep.Peers, func(a, b PeerReport) int { return strings.Compare(a.Node+a.PublicKey, b.Node+b.PublicKey) })
+	r.rates.fill(rep.Peers, time.Now())
 	if status.Silent {
 		return "the userspace engine does not answer; it is replaced when it stays silent"
 	}

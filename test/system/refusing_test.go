@@ -93,12 +93,12 @@ func plan(t *testing.T, n *lab.Node) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []diff.Change
+	var all struct{ Changes []diff.Change }
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
 	var text []string
-	for _, c := range all {
+	for _, c := range all.Changes {
 		text = append(text, c.String())
 	}
 	return text
