@@ -20,6 +20,8 @@ type client struct {
 	config clientv3.Config
 	health health
 
+	connections *connections
+
 	mu     sync.Mutex // guards the fields below
 	etcd   *clientv3.Client
 	closed bool
@@ -67,6 +69,7 @@ func (c *client) do(ctx context.Context, what string, send func(context.Context,
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RPCTimeout)
 	defer cancel()
 	c.health.request()
+	defer c.connections.attend(ctx, c.connectNow)()
 	err := c.send(ctx, send)
 	for range len(c.opts.Endpoints) { // gRPC takes endpoints in turn until the new list counts
 		if !memberRefuses(err) {
@@ -97,6 +100,15 @@ func (c *client) failed(ctx context.Context, what string, err error) error {
 		c.health.refused(err)
 	}
 	return err
+}
+
+// connectNow ends gRPC's pause between two attempts to connect: the host has other addresses.
+func (c *client) connectNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.etcd != nil {
+		c.etcd.ActiveConnection().ResetConnectBackoff()
+	}
 }
 
 // passOver asks every endpoint whether it serves, and leaves out those that do not. gRPC

@@ -13,7 +13,7 @@ func (r *Registry) At(prefix string) (*Registry, error) {
 	}
 	opts := r.opts
 	opts.Prefix = prefix
-	return &Registry{client: &client{opts: opts, config: r.config, etcd: shared}, keys: layout{prefix}, log: r.log}, nil
+	return &Registry{client: &client{opts: opts, config: r.config, etcd: shared, connections: r.connections}, keys: layout{prefix}, log: r.log}, nil
 }
 
 // Intercept puts i into the way of every request. It must come before the first request.

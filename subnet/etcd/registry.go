@@ -27,11 +27,13 @@ package etcd
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
 
 	"github.com/loden-net/loden/subnet"
 )
@@ -62,7 +64,10 @@ func Open(ctx context.Context, opts Options, log zerolog.Logger) (*Registry, err
 		return nil, err
 	}
 	conf.Context = context.WithoutCancel(ctx) // Close ends it; a registry outlives the start-up that opens it
-	c := &client{opts: opts, config: conf, health: health{since: time.Now()}}
+	c := &client{opts: opts, config: conf, health: health{since: time.Now()}, connections: newConnections(conf.DialKeepAliveTimeout)}
+	if proxyHint(opts.Endpoints, http.ProxyFromEnvironment) == "" { // a dialer of our own would pass the proxy by
+		c.config.DialOptions = append(c.config.DialOptions, grpc.WithContextDialer(c.connections.dial))
+	}
 	return &Registry{client: c, keys: layout{opts.Prefix}, log: log}, nil
 }
 
