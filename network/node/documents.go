@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -20,10 +21,12 @@ type documents struct {
 	reconciler *network.Reconciler
 	keeper     *leaseKeeper
 	feed       *leaseFeed
+	rollback   *rollback
 	log        zerolog.Logger
 
-	mu      sync.Mutex // guards trouble
+	mu      sync.Mutex // guards the fields below
 	trouble string     // why the last document of the store is not used; "" when it is used
+	refused int64      // revision of the document after which the store was lost; 0 when none
 }
 
 // take passes on a document, or notes why there is none. A document that is wrong or that
@@ -34,7 +37,7 @@ func (d *documents) take(ctx context.Context, doc etcd.Document, err error) {
 	in := d.reconciler.Inputs()
 	known := in.Network
 	if err == nil && doc.Network != known {
-		err = d.judge(ctx, in, doc.Network)
+		err = d.judge(ctx, in, doc)
 	}
 	switch {
 	case err == nil:
@@ -43,7 +46,10 @@ func (d *documents) take(ctx context.Context, doc etcd.Document, err error) {
 			d.log.Warn().Str("reason", w).Msg("a part of the network document has no effect")
 		}
 		d.note("")
-		d.feed.setDocument(doc.Data)
+		before := d.feed.setDocument(doc.Data)
+		if known != (config.Network{}) && doc.Network != known {
+			d.rollback.try(trial{document: doc, before: known, lease: in.Lease, text: before})
+		}
 		d.keeper.setNetwork(doc.Network)
 	case errors.Is(err, etcd.ErrUnavailable):
 		d.log.Warn().Err(err).Msg("waiting for etcd")
@@ -58,13 +64,27 @@ func (d *documents) take(ctx context.Context, doc etcd.Document, err error) {
 	}
 }
 
-// judge refuses a network that would cut this node off.
-func (d *documents) judge(ctx context.Context, in network.Inputs, n config.Network) error {
-	in.Network = n
+// judge refuses a document that would cut this node off, or that did.
+func (d *documents) judge(ctx context.Context, in network.Inputs, doc etcd.Document) error {
+	d.mu.Lock()
+	refused := d.refused
+	d.mu.Unlock()
+	if refused != 0 && doc.Revision == refused {
+		return fmt.Errorf("this node lost the store for a minute after it used the document of revision %d, and found the store again without it: "+
+			"write a better document, or the same document again, with `loden network put`", refused)
+	}
+	in.Network = doc.Network
 	if in.Uplinks.IsZero() {
 		in.HostState = d.host
 	}
 	return reachable(ctx, in, d.etcd)
+}
+
+// refuse refuses the document of a revision from then on; 0 refuses none.
+func (d *documents) refuse(revision int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused = revision
 }
 
 func (d *documents) note(trouble string) {

@@ -79,12 +79,13 @@ func (f *leaseFeed) offer(s subnet.Snapshot) {
 	f.changed.Set()
 }
 
-// setDocument takes the network document from the store.
-func (f *leaseFeed) setDocument(data []byte) {
+// setDocument takes the network document from the store, and returns the document before.
+func (f *leaseFeed) setDocument(data []byte) (before []byte) {
 	f.mu.Lock()
-	f.document = data
+	before, f.document = f.document, data
 	f.mu.Unlock()
 	f.changed.Set()
+	return before
 }
 
 // confirm releases the held removals on an operator's word.

@@ -40,9 +40,11 @@ type leaseKeeper struct {
 	observed   network.HostState // the host before the first pass
 	log        zerolog.Logger
 
-	networks  chan config.Network // holds the newest network that Run has not taken yet
-	fatal     chan error          // a network document that can never work, before any that does
-	endpoints wait.Signal         // the endpoints that this node announces may have changed
+	networks  chan config.Network        // holds the newest network that Run has not taken yet
+	fatal     chan error                 // a network document that can never work, before any that does
+	endpoints wait.Signal                // the endpoints that this node announces may have changed
+	passed    wait.Signal                // the reconciler has made a pass
+	listening opt.Option[config.Network] // before listen moved the port, until the store has the new port
 
 	mu      sync.Mutex // guards trouble
 	trouble string     // the last refusal of the store, with its remedy; "" when the lease is as wanted
@@ -55,7 +57,7 @@ func newLeaseKeeper(h *host, s leaseStore, r *network.Reconciler) *leaseKeeper {
 	return &leaseKeeper{
 		name: h.settings.Name, key: h.key.Public(), subnetFile: h.settings.SubnetFile, store: s, reconciler: r,
 		possible: h.possible, observe: h.kernel.Observe, observed: h.state, log: h.log,
-		networks: make(chan config.Network, 1), fatal: make(chan error, 1), endpoints: wait.NewSignal(),
+		networks: make(chan config.Network, 1), fatal: make(chan error, 1), endpoints: wait.NewSignal(), passed: wait.NewSignal(),
 	}
 }
 
@@ -77,10 +79,11 @@ func (k *leaseKeeper) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && !k.reconciler.Inputs().Lease.Present() && !errors.Is(err, etcd.ErrUnavailable):
+		case err != nil && !k.reconciler.Inputs().Lease.Present() && !passes(err):
 			return err
 		case err != nil:
 			k.refused("the store gives this node no lease", err)
+			k.listenAsBefore()
 			n = k.pause(ctx, n)
 		default:
 			k.accepted()
@@ -88,6 +91,13 @@ func (k *leaseKeeper) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// passes reports whether an error of acquire may pass by itself: etcd comes back, a subnet
+// becomes free. The registry keeps the age of owner keys without a lease in memory, so only
+// a node that waits can take such a subnet over after the lease's time to live.
+func passes(err error) bool {
+	return errors.Is(err, etcd.ErrUnavailable) || errors.Is(err, subnet.ErrOutOfSubnets)
 }
 
 // firstNetwork waits for a network document that works on this host: the UDP port, which
@@ -124,6 +134,7 @@ func (k *leaseKeeper) acquire(ctx context.Context, n config.Network) (claim, err
 	}
 	k.log.Info().Str("subnets", subnet.FormatKey(lease.Subnets)).Msg("lease held")
 	k.reconciler.Update(func(in *network.Inputs) { in.Network, in.Lease = n, opt.Some(lease) })
+	k.listening = opt.None[config.Network]()
 	return c, nil
 }
 
@@ -186,6 +197,7 @@ func (k *leaseKeeper) hold(ctx context.Context, c claim, n config.Network) confi
 			return n
 		case changed := <-k.networks:
 			if changed != n {
+				k.listen(ctx, changed)
 				return changed
 			}
 			continue
@@ -195,7 +207,7 @@ func (k *leaseKeeper) hold(ctx context.Context, c claim, n config.Network) confi
 		retry = nil
 		if err := k.announce(ctx, c); err != nil && ctx.Err() == nil {
 			k.refused("the store does not take this node's new endpoints", err)
-			retry = time.After(retryPause)
+			retry = time.After(announceAgain(err))
 		}
 	}
 }

@@ -41,6 +41,9 @@ func newNode(h *host, st store) *node {
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
 	n.feed = newLeaseFeed(s, n.reconciler)
 	n.documents = &documents{etcd: s.Etcd, host: h.state, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, log: s.Log}
+	n.documents.rollback = &rollback{
+		store: st, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, refuse: n.documents.refuse, log: s.Log, trials: make(chan trial, 1),
+	}
 	n.sampler = &sampler{every: s.WireSample, log: s.Log}
 	n.reporter = &reporter{
 		settings: s, key: h.key.Public(), reconciler: n.reconciler, device: h.device, firewall: h.firewall, store: st,
@@ -60,6 +63,7 @@ func (n *node) passed(s network.Status) {
 			close(n.firstPass)
 		})
 	}
+	n.keeper.passed.Set()
 	own, ok := s.Inputs.Lease.Get()
 	if ok && own.Endpoints != network.Endpoints(s.Inputs) {
 		n.keeper.endpoints.Set()

@@ -128,6 +128,7 @@ func (n *node) start(ctx context.Context, g *errgroup.Group, watchers ...watcher
 	g.Go(func() error {
 		return withoutEnd(ctx, n.store.WatchNetwork(ctx, func(d etcd.Document, err error) { n.documents.take(ctx, d, err) }))
 	})
+	g.Go(func() error { return n.documents.rollback.Run(ctx) })
 	g.Go(func() error { return n.feed.Run(ctx) })
 	g.Go(func() error { return n.recorder.Run(ctx) })
 	for _, watch := range watchers {

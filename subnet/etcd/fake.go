@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync"
@@ -37,9 +38,12 @@ func NewFake(leases ...subnet.Lease) *Fake {
 func (f *Fake) Change(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := f.Document.Data
 	change()
 	f.revision++
-	f.Document.Revision = f.revision
+	if !bytes.Equal(before, f.Document.Data) {
+		f.Document.Revision = f.revision
+	}
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -117,22 +121,24 @@ func (f *Fake) Status() Status {
 // Close has no effect.
 func (f *Fake) Close() error { return nil }
 
-// Choice returns the lease with the node's name, or a new lease.
+// Choice returns the lease with the node's name, where its subnets fit the network, or a new
+// lease.
 func (f *Fake) Choice(_ context.Context, w Want) (Choice, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.Away != nil {
 		return Choice{}, f.Away
 	}
-	for _, l := range f.Leases {
+	lease, prefer, held := w.Lease, w.Prefer, false
+	others := slices.DeleteFunc(slices.Clone(f.Leases), func(l subnet.Lease) bool {
 		if l.Node == w.Lease.Node {
-			return Choice{Lease: l, Held: true}, nil
+			lease, prefer, held = l, l.Subnets, true
 		}
-	}
-	lease := w.Lease
+		return l.Node == w.Lease.Node
+	})
 	var err error
-	lease.Subnets, err = subnet.Allocate(w.Network, w.Lease.Node+"#0", w.Prefer, f.Leases)
-	return Choice{Lease: lease}, err
+	lease.Subnets, err = subnet.Allocate(w.Network, w.Lease.Node+"#0", prefer, others)
+	return Choice{Lease: lease, Held: held && lease.Subnets == prefer}, err
 }
 
 // Acquire writes the lease of Choice with the key and the endpoints of the caller.
