@@ -27,6 +27,7 @@ type instance struct {
 	inherited  bool         // taken over from another engine: its data path must go on
 	multiQueue bool         // the TUN device may have several queues
 	processors *processors  // nil: the process has other work, and keeps all processors
+	memory     *memory      // nil: the process has other work, and keeps its memory
 }
 
 // adaptToLoad makes the number of processors follow the load of the data path.
@@ -217,7 +218,10 @@ func (s *instance) serveUAPI(ctx context.Context) {
 			continue
 		}
 		again.succeeded()
-		acceptUAPI(ctx, s.o.Log, listener, s.path.IpcHandle)
+		acceptUAPI(ctx, s.o.Log, listener, func(c net.Conn) {
+			defer s.memory.used()
+			s.path.IpcHandle(c)
+		})
 	}
 }
 

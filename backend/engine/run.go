@@ -162,6 +162,8 @@ func (s *instance) run(ctx context.Context, ready *announcement) (handedOver boo
 	}
 	s.o.Log.Info().Str("engine", string(s.o.Kind)).Int("pid", os.Getpid()).Msg("engine started")
 	if s.o.Alone {
+		s.memory = &memory{log: s.o.Log}
+		defer s.memory.stop()
 		if err := wg.Confine(); err != nil { // the program was built with cgo, or a seccomp filter forbids it
 			s.o.Log.Warn().Err(err).Msg("privileges kept")
 		}

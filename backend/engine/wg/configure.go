@@ -1,12 +1,12 @@
 package wg
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,41 +30,59 @@ func (d *Device) Configure(r io.Reader) error {
 		return err
 	}
 	defer want.Wipe()
-	d.noteWork()
+	d.noteWork(len(want.Peers))
 	return d.apply(want)
 }
 
-// noteWork tells OnLoad's function of work of the control side that takes milliseconds, so that
-// packets need not wait for it on a single processor.
-func (d *Device) noteWork() {
-	d.mu.RLock()
-	many := len(d.peers) >= manyPeers
-	d.mu.RUnlock()
-	if f := d.onLoad.Load(); f != nil && many {
+// noteWork tells OnLoad's function of work of the control side with so many peers, when it takes so
+// long that packets need not wait for it on a single processor.
+func (d *Device) noteWork(peers int) {
+	if f := d.onLoad.Load(); f != nil && peers >= manyPeers {
 		(*f)()
 	}
 }
 
-// Describe writes the lines that answer a "get" request, without errno. No lock is held while it
-// writes: a client that does not read stops no other client.
+// Describe writes the lines that answer a "get" request, without errno. It makes the text of a few
+// peers at a time, so that a dump of 10,000 peers needs neither 4 MB nor the lock for long. No lock is
+// held while it writes: a client that does not read stops no other client. A peer that is added
+// meanwhile is not in the answer.
 func (d *Device) Describe(w io.Writer) error {
-	d.noteWork()
-	_, err := io.WriteString(w, d.text())
-	return err
+	text := bytes.NewBuffer(make([]byte, 0, textSize*dumpedAtOnce))
+	defer func() { clear(text.Bytes()[:text.Cap()]) }() // keys stood there
+	peers := d.beginDump(text)
+	d.noteWork(len(peers))
+	for {
+		_, err := text.WriteTo(w)
+		if err != nil || len(peers) == 0 {
+			return err
+		}
+		text.Reset()
+		n := min(dumpedAtOnce, len(peers))
+		d.dump(text, peers[:n])
+		peers = peers[n:]
+	}
 }
 
-// text returns the lines of Describe.
-func (d *Device) text() string {
+// beginDump writes the lines of the device and returns its peers in a fixed order.
+func (d *Device) beginDump(w *bytes.Buffer) []*member {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	var b strings.Builder
-	b.Grow(textSize * (1 + len(d.peers)))
 	i := uapi.Interface{ListenPort: d.shownPort(), Mark: d.mark}
 	if id := d.local.Identity(); id != nil {
 		i.PrivateKey = id.Private()
 	}
-	i.Format(&b)
-	for _, m := range d.sorted() {
+	i.Format(w)
+	return d.sorted()
+}
+
+// dump writes the lines of those peers that are still configured.
+func (d *Device) dump(w *bytes.Buffer, peers []*member) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, m := range peers {
+		if d.peers[m.PublicKey()] != m {
+			continue
+		}
 		s := m.Status()
 		p := uapi.Peer{
 			PublicKey: m.PublicKey(), PresharedKey: s.PresharedKey, LastHandshake: s.LastHandshake,
@@ -73,9 +91,8 @@ func (d *Device) text() string {
 		if to, ok := s.Endpoint.Get(); ok {
 			p.Endpoint = opt.Some(netip.AddrPortFrom(d.named(to.Addr()), to.Port()))
 		}
-		p.Format(&b)
+		p.Format(w)
 	}
-	return b.String()
 }
 
 // sorted returns the peers in a fixed order. The caller holds d.mu.

@@ -30,6 +30,7 @@ const (
 	maxHandshakeWorkers = 4           // a handshake takes 0.2 ms of a processor
 	manyPeers           = 128         // a dump of them takes 0.1 ms: more is work of which the scheduler hears
 	textSize            = 400         // bytes of the dump of a peer, about
+	dumpedAtOnce        = 64          // peers that a dump formats under the lock and writes in a row
 	loadedFor           = time.Second // cookies are demanded this long after the queue was that full
 )
 

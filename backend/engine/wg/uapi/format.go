@@ -1,11 +1,11 @@
 package uapi
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/loden-net/loden/backend/engine/wg/noise"
@@ -20,7 +20,7 @@ type Interface struct {
 }
 
 // Format appends the lines of the device.
-func (i Interface) Format(w *strings.Builder) {
+func (i Interface) Format(w *bytes.Buffer) {
 	if !i.PrivateKey.IsZero() {
 		fmt.Fprintf(w, "private_key=%s\n", i.PrivateKey.Hex())
 	}
@@ -44,7 +44,7 @@ type Peer struct {
 
 // Format appends the lines of the peer. It avoids fmt: a dump of 10,000 peers takes processor time
 // that packets wait for.
-func (p Peer) Format(w *strings.Builder) {
+func (p Peer) Format(w *bytes.Buffer) {
 	var line [128]byte
 	add := func(name string, value []byte) {
 		w.WriteString(name)

@@ -1,6 +1,7 @@
 package uapi_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -54,7 +55,7 @@ func TestPeerIsFormattedAsTheSlowFormatDoes(t *testing.T) {
 			a := netip.MustParseAddr(addr.Draw(t, "allowed IP")).WithZone("")
 			p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")))
 		}
-		var got strings.Builder
+		var got bytes.Buffer
 		p.Format(&got)
 		if got.String() != slowFormat(p) {
 			t.Errorf("got\n%s\nwant\n%s", got.String(), slowFormat(p))
