@@ -214,7 +214,10 @@ func (s *Socket) Receive(in []Incoming) (int, error) {
 
 // adjustBuffer sets the receive buffer to the size that is right after a Receive of so many bytes.
 func (s *Socket) adjustBuffer(received int) {
-	if s.buffer.step(time.Since(s.born), received, s.in.waited) {
+	if s.in.waited && s.buffer.rests(received) {
+		return
+	}
+	if s.buffer.step(time.Since(s.born), received, s.in.waited, s.waiting) {
 		_ = fd.ControlRaw(s.raw, func(fd int) error { // fails on a closed socket only
 			setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, s.buffer.size)
 			return nil
@@ -222,20 +225,33 @@ func (s *Socket) adjustBuffer(received int) {
 	}
 }
 
-// Drops returns how many datagrams the socket dropped because its send buffer had no room, and how
-// many the kernel dropped because its receive buffer had none.
-func (s *Socket) Drops() (sendFull, receiveFull uint64) {
-	var info [unix.SK_MEMINFO_VARS]uint32
+// waiting returns how many bytes of the receive buffer are in use, in the unit of SO_RCVBUF.
+func (s *Socket) waiting() int {
+	info, err := s.memory()
+	if err != nil {
+		return 0 // the socket is closed
+	}
+	return int(info[unix.SK_MEMINFO_RMEM_ALLOC] / 2)
+}
+
+// memory asks the kernel for the memory of the socket: SO_MEMINFO.
+func (s *Socket) memory() (info [unix.SK_MEMINFO_VARS]uint32, err error) {
 	size := uint32(unsafe.Sizeof(info))
-	err := fd.ControlRaw(s.raw, func(fd int) error {
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	err = fd.ControlRaw(s.raw, func(fd int) error {
+		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 		if errno != 0 {
 			return errno
 		}
 		return nil
 	})
-	if err == nil {
+	return info, err
+}
+
+// Drops returns how many datagrams the socket dropped because its send buffer had no room, and how
+// many the kernel dropped because its receive buffer had none.
+func (s *Socket) Drops() (sendFull, receiveFull uint64) {
+	if info, err := s.memory(); err == nil {
 		receiveFull = uint64(info[unix.SK_MEMINFO_DROPS])
 	}
 	return s.full.Load(), receiveFull
