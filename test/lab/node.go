@@ -54,6 +54,13 @@ func (n *Node) Start(extra ...string) error {
 	return nil
 }
 
+// Launch starts a program of the lab on the node, beside the daemon. Its output is kept under
+// its name. It ends with the lab, unless the caller stops it earlier.
+func (n *Node) Launch(name, program string, args ...string) (*Process, error) {
+	cmd := n.Command(context.Background(), n.lab.Program(program), args...)
+	return start(name, cmd, n.Path("/run/loden/"+name+".log"))
+}
+
 // Daemon returns the `loden run` that was started last.
 func (n *Node) Daemon() *Process { return n.daemon }
 
