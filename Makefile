@@ -129,11 +129,13 @@ e2e-k8s: packages k8s-tools ## Kubernetes with two kubelets and our manifests; b
 deploy-check: programs $(BIN)/etcd ## render and check the Kubernetes manifests, the chart and the systemd units
 	deploy/check.sh
 
-.PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers bench-scale
+.PHONY: bench-cni bench-registry bench-firewall bench-dataplane bench-peers bench-scale bench-etcd
 bench-cni: packages build ## attaching pods: loden-cni beside the bare reference plugins
 	$(ROOT) $(GO) run ./test/bench/cni -bin $(BIN) -plugins $(BIN)/cni
 bench-registry: ## etcd: loden's registry beside flannel's
 	cd test/bench/registry && GOWORK=off $(GO) run .
+bench-etcd: $(BIN)/etcd ## what clusters of 100 to 10,000 nodes cost etcd, and 10,000 nodes that come back after an outage
+	cd test/bench/registry && GOWORK=off $(GO) run . -etcd $(BIN)/etcd $(ETCD)
 bench-firewall: packages ## rules beside flannel's iptables manager: first start, idle, change, repair
 	cd test/bench/firewall && GOWORK=off $(ROOT) $(GO) run .
 bench-dataplane: packages bench-packages bench-programs ## encrypted tunnels: loden's engine beside wireguard-go, Tailscale's fork and nebula

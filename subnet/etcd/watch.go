@@ -101,9 +101,11 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		w.view, w.news = v, true
 		w.offer()
-		if err := w.follow(ctx); ctx.Err() == nil && !errors.Is(err, errRelist) {
+		err = w.follow(ctx)
+		if ctx.Err() == nil && !errors.Is(err, errRelist) {
 			w.r.log.Debug().Err(err).Msg("watch of leases ended")
 		}
+		spread(ctx, err, w.view.leases.Len())
 	}
 	return ctx.Err()
 }
@@ -151,7 +153,7 @@ func (w *watcher) watch(ctx context.Context, relist, probe <-chan time.Time) err
 			w.busy = false
 			w.offer()
 		case <-relist:
-			return errRelist
+			return errInTurn
 		case <-probe:
 			if err := w.check(ctx); errors.Is(err, errRelist) {
 				return err

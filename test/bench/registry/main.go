@@ -1,6 +1,9 @@
 // Registry measures what leases cost in etcd, Loden's way and flannel's, side by side in
 // a single run against an etcd: many nodes that join at once, a further node in a large
 // cluster, and the traffic and memory of a node that follows them.
+//
+//	registry                     loden beside flannel, etcd inside this program
+//	registry -etcd bin/etcd      costs of a cluster for etcd, and a herd after an outage
 package main
 
 import (
@@ -9,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -42,14 +47,23 @@ func main() {
 	nodes := flag.Int("nodes", 1000, "nodes that join at once")
 	watchers := flag.Int("watchers", 10, "of them, how many follow the others meanwhile")
 	leases := flag.Int("leases", 10000, "leases of the large cluster")
-	limit := flag.Duration("limit", 10*time.Minute, "for the whole run")
+	limit := flag.Duration("limit", 20*time.Minute, "for the whole run")
+	etcd := flag.String("etcd", "", "the etcd server of costs and herd, which run in place of the rest when it is given")
+	sizes := flag.String("costs", "100,1000,10000", "cluster sizes of which the costs for etcd are measured; empty: none")
+	rest := flag.Duration("rest", time.Minute, "how long the nodes at rest are watched; 0: not")
+	herdSize := flag.Int("herd", 10000, "nodes that come back at once after an outage; 0: none")
+	outage := flag.Duration("outage", 10*time.Second, "length of that outage")
 	flag.Parse()
 	quietFlannel()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := run(ctx, *nodes, *watchers, *leases); err != nil {
+	work := func() error { return run(ctx, *nodes, *watchers, *leases) }
+	if *etcd != "" {
+		work = func() error { return beside(ctx, *etcd, *sizes, *rest, *herdSize, *outage) }
+	}
+	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "registry bench:", err)
 		os.Exit(1)
 	}
@@ -84,4 +98,21 @@ func run(ctx context.Context, nodes, watchers, leases int) error {
 		}
 	}
 	return nil
+}
+
+// beside measures against an etcd in a process of its own.
+func beside(ctx context.Context, etcd, sizes string, rest time.Duration, nodes int, outage time.Duration) error {
+	for word := range strings.FieldsFuncSeq(sizes, func(r rune) bool { return r == ',' }) {
+		n, err := strconv.Atoi(word)
+		if err != nil || n <= followers {
+			return fmt.Errorf("-costs %q: want numbers of more than %d nodes", sizes, followers)
+		}
+		if err := costs(ctx, etcd, n, rest); err != nil {
+			return fmt.Errorf("costs of %d nodes: %w", n, err)
+		}
+	}
+	if nodes == 0 {
+		return nil
+	}
+	return herd(ctx, etcd, nodes, outage)
 }

@@ -95,7 +95,7 @@ func (c counters) since(before counters) string {
 	var out []string
 	for method, n := range c.requests {
 		if d := n - before.requests[method]; d > 0 {
-			out = append(out, fmt.Sprintf("%s %.0f", method, d))
+			out = append(out, fmt.Sprintf("%s %.4g", method, d))
 		}
 	}
 	sort.Strings(out)
