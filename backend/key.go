@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/crypto/curve25519"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/loden-net/loden/config"
@@ -53,6 +54,17 @@ func (k PrivateKey) bytes() wgtypes.Key {
 		return wgtypes.Key{}
 	}
 	return k.secret()
+}
+
+// Shared returns the X25519 of this key and another node's public key, from which both nodes
+// derive the same keys. It fails for a public key with which there is no secret.
+func (k PrivateKey) Shared(public wgtypes.Key) ([32]byte, error) {
+	secret := k.bytes()
+	shared, err := curve25519.X25519(secret[:], public[:])
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("agree on a secret with %s: %w", public, err)
+	}
+	return [32]byte(shared), nil
 }
 
 const hidden = "(hidden)"
