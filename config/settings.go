@@ -42,6 +42,8 @@ type Settings struct {
 	Resync      time.Duration // time between two passes without a reason
 	WireSample  time.Duration // time between two samples of the uplinks; 0 takes no samples
 
+	ProbeInterval time.Duration // time between two probes of a path to a peer; 0 sends and answers none
+
 	StandBy bool // wait for the end of another daemon of this node instead of refusing to start
 
 	CNI CNI
@@ -97,6 +99,8 @@ const (
 	minLeaseTTL   = 10 * time.Second
 	minResync     = time.Second
 	minWireSample = 10 * time.Second
+
+	minProbeInterval = time.Second
 )
 
 // Parse checks the text of the flags and returns valid settings. The error joins every
@@ -129,6 +133,9 @@ func (n *Node) Parse() (Settings, error) {
 	}
 	if n.WireSample != 0 {
 		s.WireSample = p.atLeast("wire-sample", n.WireSample, minWireSample)
+	}
+	if n.ProbeInterval != 0 {
+		s.ProbeInterval = p.atLeast("probe-interval", n.ProbeInterval, minProbeInterval)
 	}
 	if len(n.EtcdEndpoints) == 0 {
 		p.refuse("--etcd-endpoints is empty: give the URL of an etcd server, such as http://127.0.0.1:2379")

@@ -23,6 +23,7 @@ type node struct {
 	feed       *leaseFeed
 	documents  *documents
 	sampler    *sampler
+	prober     *prober
 	reporter   *reporter
 	linux      trace.Kernel // for explanations
 	recorder   *recorder
@@ -45,9 +46,10 @@ func newNode(h *host, st store) *node {
 		store: st, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, refuse: n.documents.refuse, log: s.Log, trials: make(chan trial, 1),
 	}
 	n.sampler = &sampler{every: s.WireSample, log: s.Log}
+	n.prober = newProber(h, n.feed, n.answer)
 	n.reporter = &reporter{
 		settings: s, key: h.key.Public(), reconciler: n.reconciler, device: h.device, firewall: h.firewall, store: st,
-		keeper: n.keeper, feed: n.feed, documents: n.documents, sampler: n.sampler, askDevice: newSlot(), askFirewall: newSlot(), made: n.recorder.reported,
+		keeper: n.keeper, feed: n.feed, documents: n.documents, sampler: n.sampler, prober: n.prober, askDevice: newSlot(), askFirewall: newSlot(), made: n.recorder.reported,
 	}
 	return n
 }
@@ -64,6 +66,7 @@ func (n *node) passed(s network.Status) {
 		})
 	}
 	n.keeper.passed.Set()
+	n.prober.follow(s)
 	own, ok := s.Inputs.Lease.Get()
 	if ok && own.Endpoints != network.Endpoints(s.Inputs) {
 		n.keeper.endpoints.Set()

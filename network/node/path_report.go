@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/probe"
 )
@@ -21,17 +23,35 @@ type PathReport struct {
 	Loss   float64   `json:"loss"`           // 0..1 of the probes of the window
 	MTU    int       `json:"mtu,omitzero"`   // bytes of the largest probe that came back; 0: not measured
 	Heard  time.Time `json:"heard,omitzero"` // last authentic message of the peer in this family
+
+	ClockAhead float64 `json:"clockAheadSeconds,omitzero"` // the peer's clock before this node's; 0: not measured
 }
 
-// pathsOf returns the paths to a peer with the given subnets, IPv4 first, and the worst of
-// their states.
-func pathsOf(subnets opt.Dual[netip.Prefix]) (paths []PathReport, worst string) {
+// pathsOf returns the judgements of the paths to a peer with the given key and subnets, IPv4 first,
+// and the worst of their states.
+func (p *prober) pathsOf(key wgtypes.Key, subnets opt.Dual[netip.Prefix]) (paths []PathReport, worst string) {
 	for f := range subnets.All() {
-		p := PathReport{Family: strings.ToLower(f.String()), State: probe.Unknown, Reason: "the path has not been probed"}
-		paths, worst = append(paths, p), probe.Worse(worst, p.State)
+		r := p.pathOf(key, f)
+		paths, worst = append(paths, r), probe.Worse(worst, r.State)
 	}
 	if worst == "" {
 		worst = probe.Unknown
 	}
 	return paths, worst
+}
+
+func (p *prober) pathOf(key wgtypes.Key, f opt.Family) PathReport {
+	family := strings.ToLower(f.String())
+	if p.off {
+		return PathReport{Family: family, State: probe.Unknown, Reason: "--probe-interval 0 switches probes off"}
+	}
+	path, ok := p.Path(key, f)
+	if !ok {
+		return PathReport{Family: family, State: probe.Unknown, Reason: "this node has no address of this family"}
+	}
+	return PathReport{
+		Family: family, State: path.State, Since: path.Since, Reason: path.Reason, Remedy: path.Remedy,
+		RTT50: path.RTT50.Seconds(), RTT99: path.RTT99.Seconds(), Loss: path.Loss, MTU: path.MTU, Heard: path.Heard,
+		ClockAhead: path.ClockAhead.Seconds(),
+	}
 }

@@ -48,6 +48,7 @@ type reporter struct {
 	feed       *leaseFeed
 	documents  *documents
 	sampler    *sampler
+	prober     *prober
 	made       func(Report) // called with each report, in the order in which they are made
 
 	rates                  rateKeeper
@@ -178,7 +179,7 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 	names := acceptedLeases(s.State, in.Leases)
 	for _, p := range status.Peers {
 		l := names[p.PublicKey]
-		paths, worst := pathsOf(l.Subnets)
+		paths, worst := r.prober.pathsOf(l.Key, l.Subnets)
 		rep.Peers = append(rep.Peers, PeerReport{
 			Node: l.Node, PublicKey: p.PublicKey, Endpoint: p.Endpoint.String(), Announced: l.Endpoints, Subnets: l.Subnets,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,

@@ -135,6 +135,7 @@ func (n *node) start(ctx context.Context, g *errgroup.Group, watchers ...watcher
 		g.Go(func() error { return n.watch(ctx, watch) })
 	}
 	g.Go(func() error { return n.sampler.Run(ctx, n.sampleOptions) })
+	g.Go(func() error { return n.prober.Run(ctx) })
 	g.Go(func() error { return n.tellSystemd(ctx) })
 }
 
