@@ -52,9 +52,16 @@ unit: $(BIN)/etcd ## what needs neither root nor other programs: seconds
 	$(GO) test $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v sandboxtest | cut -d' ' -f1)
 
 .PHONY: test
-test: packages build interop-programs ## everything: unit, property, fuzz seeds, real kernel, real etcd
+test: packages page-packages build interop-programs ## everything: unit, property, fuzz seeds, real kernel, real etcd
 	$(ROOT) $(GO) test -race -timeout 12m ./...
 	cd test/bench/registry && GOWORK=off $(GO) test ./...
+	cd test/page && GOWORK=off $(GO) test ./...
+
+.PHONY: test-page page-packages
+test-page: page-packages ## the page of a node in chromium; SHOTS=DIR keeps pictures of it
+	cd test/page && GOWORK=off $(GO) test -count=1 ./... $(if $(SHOTS),-screenshots $(abspath $(SHOTS)))
+page-packages:
+	@test/page/packages.sh
 
 .PHONY: test-registry
 test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3.5 and 3.6

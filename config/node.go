@@ -32,7 +32,7 @@ type Node struct {
 	SubnetFile    string
 	StateDir      string
 	RunDir        string
-	ListenAddress string // host:port of status and metrics over TCP; empty serves the unix socket alone
+	ListenAddress string // host:port of the page, status and metrics over TCP; empty serves the unix socket alone
 
 	IPMasq       bool
 	IPv6Masq     string
@@ -112,7 +112,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.PublicIP, "public-ip", "", "IPv4 address at which other nodes reach this node; it need not be local when --iface is given")
 	fs.StringVar(&n.PublicIPv6, "public-ipv6", "", "IPv6 address at which other nodes reach this node")
 	fs.IntVar(&n.ListenPort, "listen-port", 0, "UDP port of WireGuard; 0 takes the network document's (51820)")
-	fs.StringVar(&n.ListenAddress, "listen-address", "", "serve status and metrics over TCP too, at host:port or :port (loopback)")
+	fs.StringVar(&n.ListenAddress, "listen-address", "", "serve the page, status and metrics over TCP too, at host:port or :port (loopback)")
 	fs.BoolVar(&n.IPMasq, "ip-masq", false, "masquerade traffic from pods to outside the overlay")
 	fs.StringVar(&n.IPv6Masq, "ipv6-masq", "auto", "masquerade IPv6 too: auto (unique-local networks only), always, never; needs --ip-masq")
 	fs.StringArrayVar(&n.MasqExclude, "masq-exclude", nil, "destination CIDR that is not masqueraded; may be given several times")

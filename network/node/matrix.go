@@ -30,6 +30,9 @@ type MatrixPeer struct {
 	Node  string       `json:"node"`
 	State string       `json:"state"`
 	Paths []PathReport `json:"paths,omitempty"`
+
+	Received int64 `json:"receivedBytes,omitzero"` // as in PeerReport; two answers give a rate
+	Sent     int64 `json:"sentBytes,omitzero"`
 }
 
 // AskMatrix asks the daemon of this node for the paths between all nodes. Errors: ErrNoDaemon.
