@@ -49,7 +49,8 @@ func (d *Device) noteWork(peers int) {
 func (d *Device) Describe(w io.Writer) error {
 	text := bytes.NewBuffer(make([]byte, 0, textSize*dumpedAtOnce))
 	defer func() { clear(text.Bytes()[:text.Cap()]) }() // keys stood there
-	peers := d.beginDump(text)
+	d.beginDump(text)
+	peers := d.sorted()
 	d.noteWork(len(peers))
 	for {
 		_, err := text.WriteTo(w)
@@ -63,8 +64,8 @@ func (d *Device) Describe(w io.Writer) error {
 	}
 }
 
-// beginDump writes the lines of the device and returns its peers in a fixed order.
-func (d *Device) beginDump(w *bytes.Buffer) []*member {
+// beginDump writes the lines of the device.
+func (d *Device) beginDump(w *bytes.Buffer) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	i := uapi.Interface{ListenPort: d.shownPort(), Mark: d.mark}
@@ -72,7 +73,6 @@ func (d *Device) beginDump(w *bytes.Buffer) []*member {
 		i.PrivateKey = id.Private()
 	}
 	i.Format(w)
-	return d.sorted()
 }
 
 // dump writes the lines of those peers that are still configured.
@@ -93,19 +93,6 @@ func (d *Device) dump(w *bytes.Buffer, peers []*member) {
 		}
 		p.Format(w)
 	}
-}
-
-// sorted returns the peers in a fixed order. The caller holds d.mu.
-func (d *Device) sorted() []*member {
-	out := make([]*member, 0, len(d.peers))
-	for _, p := range d.peers {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b *member) int {
-		x, y := a.PublicKey(), b.PublicKey()
-		return slices.Compare(x[:], y[:])
-	})
-	return out
 }
 
 // apply carries out a request. The steps that can fail come first.
@@ -180,6 +167,7 @@ func (d *Device) applyPeer(want *uapi.PeerRequest, e *edit) {
 		p = newMember(d, want.PublicKey)
 		p.SetNewest(d.stamps.Take(want.PublicKey))
 		d.peers[want.PublicKey] = p
+		d.order.changed()
 	}
 	if want.ReplaceAllowedIPs {
 		for _, prefix := range p.allowed {
@@ -230,6 +218,7 @@ func (d *Device) drop(p *member, e *edit) {
 	}
 	p.allowed = nil
 	delete(d.peers, p.PublicKey())
+	d.order.changed()
 	if p.Newest() != (tai64n.Timestamp{}) {
 		d.stamps.Changed(p.PublicKey()) // configured anew, it starts without
 	}

@@ -37,6 +37,7 @@ type Device struct {
 	linkMTU    atomic.Int64          // bytes; 0: unknown
 	linkIndex  atomic.Int64          // of the interface; 0: unknown
 	routes     routes
+	order      peerOrder
 	handshakes chan handshakeItem
 	loaded     atomic.Int64 // moment of the last sign of overload
 	onLoad     atomic.Pointer[func()]

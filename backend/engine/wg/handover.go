@@ -2,6 +2,8 @@ package wg
 
 import (
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/loden-net/loden/backend/engine/wg/state"
 	"github.com/loden-net/loden/backend/engine/wg/uapi"
@@ -41,7 +43,9 @@ func (d *Device) export() *state.Device {
 	if id := d.local.Identity(); id != nil {
 		s.Private = id.Private()
 	}
-	for _, m := range d.sorted() {
+	peers := slices.AppendSeq(make([]*member, 0, len(d.peers)), maps.Values(d.peers))
+	sortByKey(peers)
+	for _, m := range peers {
 		p := m.Export()
 		p.Allowed = m.allowed
 		s.Peers = append(s.Peers, p)
