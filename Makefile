@@ -76,6 +76,10 @@ test-registry: ## the registry at length: 10,000 histories, 60 s outages, etcd 3
 e2e: packages build ## only the system tests: whole clusters in namespaces
 	$(ROOT) $(GO) test -race -timeout 12m -v ./test/system/
 
+.PHONY: test-faults
+test-faults: packages build ## the faults of docs/troubleshooting.md, injected one at a time: each is named with its remedy; minutes
+	$(ROOT) $(GO) test -count=1 -timeout 20m -v ./test/faults -all
+
 .PHONY: interop
 interop: packages programs interop-programs ## the engine beside wireguard-go, Tailscale's fork: everything, minutes
 	$(ROOT) $(GO) test -race -count=1 -timeout 12m -v ./test/interop -rekey

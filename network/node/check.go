@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +22,7 @@ import (
 	"github.com/loden-net/loden/network/firewall"
 	"github.com/loden-net/loden/network/trace"
 	"github.com/loden-net/loden/network/wire"
+	"github.com/loden-net/loden/subnet"
 )
 
 // Finding is the result of a check.
@@ -239,7 +239,11 @@ func (c *check) privateKey(context.Context) (backend.PrivateKey, string, error) 
 func (c *check) store(ctx context.Context) opt.Option[config.Network] {
 	type answer struct {
 		network config.Network
+		leases  subnet.Leases
 		err     error // of the document; etcd answered
+	}
+	if !c.storeNames(ctx) {
+		return opt.None[config.Network]()
 	}
 	a, ok := find(ctx, c, "etcd", func(ctx context.Context) (answer, string, error) {
 		st, err := c.environment.store(ctx, c.host.settings)
@@ -251,17 +255,31 @@ func (c *check) store(ctx context.Context) opt.Option[config.Network] {
 		if !st.Status().Connected {
 			return answer{}, "", err
 		}
-		return answer{n, err}, "answers", nil
+		snapshot, _ := st.Snapshot(ctx) // without leases their names are not compared
+		return answer{n, snapshot.Leases, err}, "answers", nil
 	})
 	if !ok {
 		return opt.None[config.Network]()
 	}
-	text, err := json.Marshal(a.network)
-	c.add("network document", string(text), errors.Join(a.err, err))
+	c.nodeName(a.leases)
+	c.add("network document", describeNetwork(a.network), a.err)
 	if a.err != nil {
 		return opt.None[config.Network]()
 	}
 	return opt.Some(a.network)
+}
+
+// describeNetwork prints a network document in a line.
+func describeNetwork(n config.Network) string {
+	var parts []string
+	for _, r := range n.Ranges.All() {
+		parts = append(parts, fmt.Sprintf("%s in subnets of /%d", r.Network, r.SubnetLen))
+	}
+	text := fmt.Sprintf("%s; UDP %d", strings.Join(parts, ", "), n.Backend.ListenPort)
+	if n.Backend.PresharedKey.Present() {
+		text += ", with a preshared key"
+	}
+	return text + " (`loden network get` prints it whole)"
 }
 
 // firewall opens the driver that Run would choose, which depends on the network document,

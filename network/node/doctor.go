@@ -68,6 +68,13 @@ func (x *examination) run(ctx context.Context) {
 	x.findings = append(x.findings, ofReport(rep)...)
 	x.findAll(ctx, "routes to peers", func(context.Context) []Finding { return x.routes(rep) })
 	x.findAll(ctx, "peers' view", func(ctx context.Context) []Finding { return x.views(ctx, rep) })
+	x.findAll(ctx, "repairs", func(ctx context.Context) []Finding {
+		events, err := AskEvents(ctx, x.host.settings.RunDir)
+		if err != nil {
+			return []Finding{{What: "repairs", State: Unknown, Detail: oneLine(err.Error())}}
+		}
+		return []Finding{repairs(events, time.Now())}
+	})
 	x.findAll(ctx, "guard", func(ctx context.Context) []Finding { return x.guard(ctx, rep) })
 }
 

@@ -174,3 +174,24 @@ func unpack(t *testing.T, path string) map[string]string {
 		out[h.Name] = string(data)
 	}
 }
+
+func TestNameOfAnotherMachineIsAFaultBeforeTheStart(t *testing.T) {
+	b := newBed(t, bedDocument, 1, 2) // the lease of n1 has another key than this host
+	found := b.environment().check(t.Context(), b.settings, CheckOptions{})
+	if f := faultOf(found, "node name"); f.State != Bad || !strings.Contains(f.Detail, "give this node another name with --node-name") {
+		t.Errorf("%+v", found)
+	}
+	b = newBed(t, bedDocument, 2)
+	if f := faultOf(b.environment().check(t.Context(), b.settings, CheckOptions{}), "node name"); f.What != "" {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestNameOfTheStoreWithoutAnAddressIsAFault(t *testing.T) {
+	b := newBed(t, bedDocument)
+	b.settings.Etcd.Endpoints = []string{"http://etcd.invalid:2379"} // RFC 6761: the name never has an address
+	found := b.environment().check(t.Context(), b.settings, CheckOptions{})
+	if f := faultOf(found, "etcd"); f.State != Bad || !strings.Contains(f.Detail, "the name etcd.invalid has no address") {
+		t.Errorf("%+v", found)
+	}
+}

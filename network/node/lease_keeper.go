@@ -38,6 +38,7 @@ type leaseKeeper struct {
 	possible   func(context.Context, config.Network) error // whether this host can serve a network
 	observe    func(network.Inputs) (network.HostState, error)
 	observed   network.HostState // the host before the first pass
+	lost       func(error)       // is told why the lease in the store was lost; may be nil
 	log        zerolog.Logger
 
 	networks  chan config.Network        // holds the newest network that Run has not taken yet
@@ -193,6 +194,9 @@ func (k *leaseKeeper) hold(ctx context.Context, c claim, n config.Network) confi
 		case <-ended:
 			if ctx.Err() == nil {
 				k.log.Warn().Err(lost).Msg("lease lost; claiming the same subnets again")
+				if k.lost != nil {
+					k.lost(lost)
+				}
 			}
 			return n
 		case changed := <-k.networks:

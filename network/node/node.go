@@ -40,6 +40,7 @@ func newNode(h *host, st store) *node {
 	n.recorder = newRecorder(func(ctx context.Context) Report { return n.reporter.report(ctx) })
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
+	n.keeper.lost = n.recorder.lost
 	n.feed = newLeaseFeed(s, n.reconciler)
 	n.documents = &documents{etcd: s.Etcd, host: h.state, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, log: s.Log}
 	n.documents.rollback = &rollback{

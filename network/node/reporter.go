@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -169,6 +170,10 @@ func (r *reporter) fillPeers(ctx context.Context, rep *Report, s network.Status,
 	status, err := ask(ctx, r.askDevice, "the interface", r.device.Status)
 	if err != nil {
 		rep.deviceUnknown = true
+		if errors.Is(err, errLate) && r.device.Kind() != backend.Kernel {
+			rep.Engine.Silent = true
+			return fmt.Sprintf("the userspace engine does not answer within %v; it is replaced when it stays silent", answerLimit)
+		}
 		return oneLine(err.Error())
 	}
 	rep.Engine.Silent, rep.Engine.Replaced, rep.Engine.Drops = status.Silent, status.Replaced, status.Drops
@@ -234,6 +239,9 @@ func (r *reporter) fillGuard(ctx context.Context, rep *Report, s network.Status)
 // there within a second even when a userspace engine hangs.
 const answerLimit = 400 * time.Millisecond
 
+// errLate says that a part of the host gave no answer in time.
+var errLate = errors.New("does not answer")
+
 // slot lets at most one question to a part of the host be under way, however often a report
 // is asked for. Make it with newSlot.
 type slot chan struct{}
@@ -244,7 +252,7 @@ func newSlot() slot { return make(slot, 1) }
 // is under way it waits for the slot instead.
 func ask[T any](ctx context.Context, s slot, object string, fn func(context.Context) (T, error)) (T, error) {
 	var none T
-	late := fmt.Errorf("%s does not answer within %v", object, answerLimit)
+	late := fmt.Errorf("%s %w within %v", object, errLate, answerLimit)
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	select {

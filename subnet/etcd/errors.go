@@ -57,7 +57,8 @@ func (c *client) explain(what string, err error) error {
 		return fmt.Errorf("%s: %w at %s: list voting members that have a leader in --etcd-endpoints (%s)", what, ErrUnavailable, endpoints, c.cause(err))
 	}
 	if errors.Is(err, context.DeadlineExceeded) || unavailable(err) {
-		return fmt.Errorf("%s: %w at %s: start it, or see --etcd-endpoints (%s)%s", what, ErrUnavailable, endpoints, c.cause(err), proxyHint(c.opts.Endpoints, http.ProxyFromEnvironment))
+		cause := c.cause(err)
+		return fmt.Errorf("%s: %w at %s: %s (%s)%s", what, ErrUnavailable, endpoints, awayRemedy(fmt.Sprint(cause), c.opts.Endpoints), cause, proxyHint(c.opts.Endpoints, http.ProxyFromEnvironment))
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
