@@ -228,3 +228,28 @@ func TestCommandsEndInTimeWithoutEtcd(t *testing.T) {
 		}
 	}
 }
+
+// An operator on a node spoke to http://127.0.0.1:2379 while its daemon used another etcd.
+func TestCommandsSpeakToTheEtcdOfTheDaemonUnlessTheFlagsNameAnother(t *testing.T) {
+	server := etcdtest.Start(t)
+	dir := t.TempDir()
+	record, err := json.Marshal(map[string][]string{"etcd-endpoints": {server}, "etcd-prefix": {"/" + t.Name()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "settings.json"), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t, t.Context(), "", "network", "put", document(t, dualDocument), "--run-dir", dir); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := command(t, t.Context(), "", "network", "get", "--run-dir", dir); err != nil || !strings.Contains(out, "fd00:5::/48") {
+		t.Errorf("get with the settings of the daemon: %v\n%s", err, out)
+	}
+	if out, err := command(t, t.Context(), server, "network", "get", "--run-dir", dir, "--etcd-prefix", "/"+t.Name()); err != nil {
+		t.Errorf("get with endpoints and prefix given: %v\n%s", err, out)
+	}
+	if out, err := command(t, t.Context(), server, "network", "get", "--run-dir", dir); err == nil {
+		t.Errorf("endpoints are given, and the prefix is the daemon's all the same:\n%s", out)
+	}
+}

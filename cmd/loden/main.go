@@ -145,14 +145,21 @@ func settingsOf(flags *config.Node, w io.Writer) (node.Settings, error) {
 // command line nor the environment gives, the setting of the daemon that has the same run
 // directory, whether it runs now or ran last.
 func settingsOfDaemon(cmd *cobra.Command, flags *config.Node) (node.Settings, error) {
-	record, err := node.Record(flags.RunDir)
-	if err != nil {
+	if err := fromDaemon(cmd, flags.RunDir); err != nil {
 		return node.Settings{}, err
 	}
-	if record != nil {
-		if err := config.FromRecord(cmd.Flags(), record); err != nil {
-			return node.Settings{}, fmt.Errorf("%s: %w: give the flags on the command line, or start loden run anew", node.RecordPath(flags.RunDir), err)
-		}
-	}
 	return settingsOf(flags, cmd.ErrOrStderr())
+}
+
+// fromDaemon fills the flags that neither the command line nor the environment gives from the
+// settings of the daemon that has the run directory.
+func fromDaemon(cmd *cobra.Command, runDir string) error {
+	record, err := node.Record(runDir)
+	if err != nil || record == nil {
+		return err
+	}
+	if err := config.FromRecord(cmd.Flags(), record); err != nil {
+		return fmt.Errorf("%s: %w: give the flags on the command line, or start loden run anew", node.RecordPath(runDir), err)
+	}
+	return nil
 }

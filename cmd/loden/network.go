@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/loden-net/loden/config"
-	"github.com/loden-net/loden/network/node"
 	"github.com/loden-net/loden/subnet"
 	"github.com/loden-net/loden/subnet/etcd"
 )
@@ -118,31 +115,4 @@ func readNetwork(cmd *cobra.Command, file string) ([]byte, config.Network, error
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s: %s\n", file, w)
 	}
 	return data, n, nil
-}
-
-// store is the common part of the commands that use etcd without being the daemon.
-type store struct{ timeout time.Duration }
-
-func (s *store) flags(cmd *cobra.Command, flags *config.Node) {
-	flags.StoreFlags(cmd.Flags())
-	cmd.Flags().DurationVar(&s.timeout, "timeout", 5*time.Second, "how long to wait for etcd")
-}
-
-// with opens the registry, calls do within the timeout, and closes the registry.
-func (s *store) with(cmd *cobra.Command, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
-	defer cancel()
-	return s.open(ctx, flags, do)
-}
-
-// open is like with, for a command that goes on after the first answer.
-func (s *store) open(ctx context.Context, flags *config.Node, do func(context.Context, *etcd.Registry) error) error {
-	opts := node.Settings{Settings: config.Settings{Etcd: flags.Etcd()}}.Store()
-	opts.RPCTimeout, opts.DialTimeout = s.timeout, s.timeout
-	r, err := etcd.Open(ctx, opts, zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return do(ctx, r)
 }
