@@ -28,6 +28,7 @@ type api struct {
 	confirm func() // releases a held mass removal
 	why     func(ctx context.Context, from, to string) (Explanation, error)
 	views   func(context.Context) []PeerView
+	matrix  *matrixMaker
 	browser browser
 }
 
@@ -39,18 +40,23 @@ func (a api) reading() *http.ServeMux {
 		fmt.Fprintln(w, "loden is running")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if rep := a.report(r.Context()); !rep.Ready {
+		rep := a.report(r.Context())
+		if !rep.Ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, rep.Reason)
 			return
 		}
 		fmt.Fprintln(w, "loden is ready")
+		for _, line := range badPaths(rep) { // a peer makes no node unready
+			fmt.Fprintln(w, line)
+		}
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(a.report(r.Context())) // an error says that the client went away
 	})
 	mux.Handle("GET /metrics", a.metrics)
+	mux.HandleFunc("GET /matrix", a.matrix.serve)
 	a.browser.register(mux)
 	return mux
 }

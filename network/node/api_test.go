@@ -51,7 +51,7 @@ func startAPI(t *testing.T, dir string, rep func() Report, confirm func()) strin
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	status := func() (network.Status, bool) { return network.Status{}, false }
-	a := api{report: asked, metrics: metricsHandler(asked), confirm: confirm, browser: newBrowser(newRecorder(asked), status, newHostNames("a"))}
+	a := api{report: asked, matrix: &matrixMaker{report: asked}, metrics: metricsHandler(asked), confirm: confirm, browser: newBrowser(newRecorder(asked), status, newHostNames("a"))}
 	go func() { ended <- a.serve(ctx, unix, tcp) }()
 	t.Cleanup(func() {
 		stop()
@@ -90,7 +90,7 @@ func TestAPIAnswersOnASocketForRootAndReadOnlyOverTCP(t *testing.T) {
 	if got, err := Ask(t.Context(), dir); err != nil || got.Node != "a" || len(got.Peers) != 2 || got.Peers[0].Subnets != rep.Peers[0].Subnets {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/status": 200, "/metrics": 200, "/removals/confirm": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/status": 200, "/metrics": 200, "/matrix": 200, "/removals/confirm": 404} {
 		if code, body := get(t, "http://"+addr+path); code != want {
 			t.Errorf("%s over TCP: %d %s", path, code, body)
 		}

@@ -91,6 +91,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(metricLooks, float64(rep.Wire.Samples), "true")
 	count(metricLooks, float64(rep.Wire.Unproven), "false")
 	count(metricClear, float64(rep.Wire.Clear))
+	collectProbes(rep.Probes, count)
 	collectPeers(rep, gauge, count)
 }
 
@@ -107,6 +108,7 @@ func collectPeers(rep Report, gauge, count func(*prometheus.Desc, float64, ...st
 		count(metricSent, float64(p.Sent), rep.Interface, p.PublicKey, p.Node)
 		count(metricReceived, float64(p.Received), rep.Interface, p.PublicKey, p.Node)
 		gauge(metricShake, unixSeconds(p.Handshake), rep.Interface, p.PublicKey, p.Node)
+		collectPaths(p, gauge)
 	}
 	gauge(metricPeers, float64(connected), "connected")
 	gauge(metricPeers, float64(len(rep.Peers)-connected), "idle")

@@ -90,6 +90,7 @@ func (n *node) warnOfConflicts() {
 func (n *node) api() api {
 	return api{
 		report: n.reporter.report, metrics: metricsHandler(n.reporter.report), confirm: n.feed.confirm, why: n.why, views: n.views,
+		matrix:  &matrixMaker{report: n.reporter.report, ask: n.ask},
 		browser: newBrowser(n.recorder, n.reconciler.Status, n.settings.hostNames()),
 	}
 }

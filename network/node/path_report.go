@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func (p *prober) pathsOf(key wgtypes.Key, subnets opt.Dual[netip.Prefix]) (paths
 
 func (p *prober) pathOf(key wgtypes.Key, f opt.Family) PathReport {
 	family := strings.ToLower(f.String())
-	if p.off {
+	if p.interval <= 0 {
 		return PathReport{Family: family, State: probe.Unknown, Reason: "--probe-interval 0 switches probes off"}
 	}
 	path, ok := p.Path(key, f)
@@ -54,4 +55,45 @@ func (p *prober) pathOf(key wgtypes.Key, f opt.Family) PathReport {
 		RTT50: path.RTT50.Seconds(), RTT99: path.RTT99.Seconds(), Loss: path.Loss, MTU: path.MTU, Heard: path.Heard,
 		ClockAhead: path.ClockAhead.Seconds(),
 	}
+}
+
+// ProbeReport counts the datagrams between this node's daemon and the daemons of its peers, since this
+// daemon started.
+type ProbeReport struct {
+	Interval float64 `json:"intervalSeconds"` // 0: switched off
+	Asked    uint64  `json:"asked"`
+	Replied  uint64  `json:"replied"`
+	Received uint64  `json:"received"`
+	Forged   uint64  `json:"forged"`  // datagrams from the address of a peer that the peer did not seal
+	Unknown  uint64  `json:"unknown"` // datagrams from other addresses, such as pods
+	Limited  uint64  `json:"limited"` // questions beyond the limits, which got no answer
+}
+
+// counted returns the counters of the probes.
+func (p *prober) counted() ProbeReport {
+	c := p.Counts()
+	return ProbeReport{
+		Interval: p.interval.Seconds(), Asked: c.Asked, Replied: c.Replied, Received: c.Received,
+		Forged: c.Forged, Unknown: c.Unknown, Limited: c.Limited,
+	}
+}
+
+// maxBadPaths bounds the lines of badPaths.
+const maxBadPaths = 20
+
+// badPaths returns a line for each path that does not carry everything.
+func badPaths(r Report) []string {
+	var out []string
+	for _, peer := range r.Peers {
+		for _, p := range peer.Paths {
+			if p.State == probe.Up || p.State == probe.Unknown {
+				continue
+			}
+			if len(out) == maxBadPaths {
+				return append(out, "…")
+			}
+			out = append(out, fmt.Sprintf("%s over %s: %s: %s", peerTitle(peer), p.Family, p.State, p.Reason))
+		}
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -21,7 +22,7 @@ import (
 // peers of the plan, and logs what the service finds.
 type prober struct {
 	*probe.Service
-	off       bool
+	interval  time.Duration // 0: the service is off
 	iface     string
 	device    deviceStatus
 	heldNodes func() []string
@@ -42,7 +43,7 @@ type probeInputs struct {
 // newProber returns a prober that has sent no packet. answer answers the questions of peers.
 func newProber(h *host, feed *leaseFeed, answer func(ctx context.Context, from wgtypes.Key, text string) ([]byte, error)) *prober {
 	p := &prober{
-		off: h.settings.ProbeInterval <= 0, iface: h.settings.Interface, device: h.device, heldNodes: feed.held, log: h.log,
+		interval: h.settings.ProbeInterval, iface: h.settings.Interface, device: h.device, heldNodes: feed.held, log: h.log,
 	}
 	p.Service = probe.New(probe.Options{
 		Name: h.settings.Name, Public: h.key.Public(), Interval: h.settings.ProbeInterval, Log: h.log,
@@ -53,7 +54,7 @@ func newProber(h *host, feed *leaseFeed, answer func(ctx context.Context, from w
 
 // follow hands the peers of a pass over, when they changed.
 func (p *prober) follow(s network.Status) {
-	if p.off {
+	if p.interval <= 0 {
 		return
 	}
 	device, _ := s.State.Device.Get()

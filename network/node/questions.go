@@ -21,6 +21,7 @@ type question func(ctx context.Context, from wgtypes.Key, argument string) ([]by
 func (n *node) questions() map[string]question {
 	return map[string]question{
 		"report": n.ownReport,
+		"row":    n.ownRow,
 		"view":   n.ownView,
 		"why":    n.answerWhy,
 	}

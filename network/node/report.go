@@ -34,6 +34,7 @@ type Report struct {
 	Uplinks   opt.Dual[string]         `json:"uplinks"`
 
 	Wire     WireReport       `json:"wire"`
+	Probes   ProbeReport      `json:"probes"`
 	Peers    []PeerReport     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
 	Passes   PassReport       `json:"passes"`

@@ -80,6 +80,7 @@ func (r *reporter) compose(ctx context.Context) Report {
 		Firewall:  FirewallReport{Kind: r.firewall.Name(), Reason: r.firewall.Reason(), Guard: r.settings.Rules.Guard, Clear: []GuardCounter{}},
 		Store:     r.storeReport(),
 		Wire:      r.sampler.report(),
+		Probes:    r.prober.counted(),
 		Peers:     []PeerReport{},
 		Endpoints: in.Lease.Or(subnet.Lease{}).Endpoints,
 		Uplinks:   opt.Map(in.Uplinks, func(_ opt.Family, u network.Uplink) string { return u.Name }),
