@@ -152,7 +152,7 @@ func (n *Node) up(ctx context.Context) error {
 	}
 	n.lab.report("%s stands: pods get %s, MTU %d", n.Name, join(env.Subnets), env.MTU)
 	for range n.lab.Options.Pods {
-		pod, err := n.Attach(ctx)
+		pod, err := n.attach(ctx)
 		if err != nil {
 			return err
 		}

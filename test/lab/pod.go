@@ -46,11 +46,27 @@ func (n *Node) Attach(ctx context.Context) (*Pod, error) {
 	}
 	result, err := n.cni().AddNetworkList(ctx, list, n.runtime(host))
 	if err != nil {
+		_ = n.cni().DelNetworkList(ctx, list, n.runtime(host)) // frees addresses; the error below is the cause
 		return nil, errors.Join(fmt.Errorf("attach pod %s: %w", host.Name, err), host.Close())
 	}
 	pod := &Pod{Host: host, Node: n}
 	n.Pods = append(n.Pods, pod)
 	return pod, pod.take(result)
+}
+
+// attachTries is how often a pod of a large lab is attached. Hundreds of nodes on few processors keep the
+// plugins waiting, and the reference bridge waits 5 s at most for an IPv6 address to be usable; a
+// kubelet tries again too.
+const attachTries = 4
+
+// attach is Attach, tried again in a large lab.
+func (n *Node) attach(ctx context.Context) (*Pod, error) {
+	pod, err := n.Attach(ctx)
+	for try := 1; err != nil && len(n.lab.Nodes) > smallLab && try < attachTries && ctx.Err() == nil; try++ {
+		n.lab.report("%v: trying again", err)
+		pod, err = n.Attach(ctx)
+	}
+	return pod, err
 }
 
 // Detach takes the pod off its node and removes it.

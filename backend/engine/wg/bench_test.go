@@ -51,11 +51,7 @@ func BenchmarkReceiveTrain(b *testing.B) {
 func BenchmarkDescribe(b *testing.B) {
 	d := idle()
 	defer d.stopTimers()
-	var all strings.Builder
-	for i := range 10_000 {
-		fmt.Fprintf(&all, "public_key=%064x\nendpoint=192.0.2.%d:%d\nallowed_ip=10.%d.%d.0/24\n", i+1, i%250, i+1, i>>8, i&255)
-	}
-	if err := configure(d, all.String()); err != nil {
+	if err := configure(d, somePeers(0, 10_000)); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
@@ -63,4 +59,38 @@ func BenchmarkDescribe(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkAddPeer is the time of a request that adds a peer beside 100 and beside 10,000 peers, and
+// removes it again.
+func BenchmarkAddPeer(b *testing.B) {
+	for _, peers := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("beside %d", peers), func(b *testing.B) {
+			d := idle()
+			defer d.stopTimers()
+			if err := configure(d, somePeers(0, peers)); err != nil {
+				b.Fatal(err)
+			}
+			add, remove := somePeers(peers, 1), fmt.Sprintf("public_key=%064x\nremove=true\n", peers+1)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := configure(d, add); err != nil {
+					b.Fatal(err)
+				}
+				if err := configure(d, remove); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// somePeers returns the lines for peers from first on, each with an endpoint and a subnet of each family.
+func somePeers(first, count int) string {
+	var all strings.Builder
+	for i := first; i < first+count; i++ {
+		fmt.Fprintf(&all, "public_key=%064x\nreplace_allowed_ips=true\nendpoint=198.18.%d.%d:51820\nallowed_ip=10.%d.%d.0/24\nallowed_ip=fd10:0:100:%x::/64\n",
+			i+1, i>>8, i&255, i>>8, i&255, i)
+	}
+	return all.String()
 }

@@ -86,7 +86,7 @@ func until(ctx context.Context, all []*member, limit time.Duration, cond func(*m
 
 // expect is until with an error when a member is missing.
 func expect(ctx context.Context, all []*member, what string, cond func(*member) bool) error {
-	if n := until(ctx, all, 2*time.Minute, cond); n < len(all) {
+	if n := until(ctx, all, 5*time.Minute, cond); n < len(all) {
 		return fmt.Errorf("%s: only %d of %d nodes", what, n, len(all))
 	}
 	return nil
