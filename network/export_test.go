@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +17,7 @@ import (
 
 func RouteChanges(ctx context.Context, tunnel string, want []Route) ([]diff.Change, error) {
 	o := NewObserver(tunnel, config.UplinkChoice{})
-	return routes{tunnel: tunnel, observe: o.inventory}.changes(ctx, want, opt.Dual[netip.Prefix]{})
+	return routes{tunnel: tunnel, observe: o.inventory, bridge: &gatewayWatch{}}.changes(ctx, want, opt.Dual[netip.Prefix]{})
 }
 
 func SysctlChanges(ctx context.Context, before string, want []Sysctl) ([]diff.Change, error) {
@@ -32,7 +33,7 @@ func StateOf(c config.UplinkChoice, v Inventory) (HostState, error) { return hos
 
 // NetworkChanges is the routes and the forwarding of one network among several on a host.
 func NetworkChanges(ctx context.Context, tunnel, before string, want []Route, up bool) ([]diff.Change, error) {
-	r := routes{tunnel: tunnel, observe: NewObserver(tunnel, config.UplinkChoice{}).inventory}
+	r := routes{tunnel: tunnel, observe: NewObserver(tunnel, config.UplinkChoice{}).inventory, bridge: &gatewayWatch{}}
 	s := sysctls{before: before, shared: r.shared}
 	if !up {
 		a, err1 := r.changes(ctx, nil, opt.Dual[netip.Prefix]{})
@@ -98,4 +99,11 @@ func ParseMessage(t interface{ Errorf(string, ...any) }, kind uint16, body []byt
 	if kind == unix.RTM_NEWADDR && f.matters(kind, body) {
 		t.Errorf("the same address matters twice")
 	}
+}
+
+// GatewayWatch returns the function that keeps back the changes of a bridge that is just being
+// made. again is called with the time until the next pass.
+func GatewayWatch(again func(time.Duration)) func([]diff.Change) []diff.Change {
+	w := &gatewayWatch{again: again}
+	return func(missing []diff.Change) []diff.Change { return w.due(missing, time.Now()) }
 }

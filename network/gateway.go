@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -40,6 +42,43 @@ func gatewayChanges(v Inventory, want opt.Dual[netip.Prefix]) []diff.Change {
 				Run: func(context.Context) error { return addGateway(l.Name, gateway) }})
 		}
 	}
+	return out
+}
+
+// attachTime is how long the ADD of a node's first pod may take from making the bridge to
+// setting its addresses: 20 to 40 ms on an idle machine.
+const attachTime = 2 * time.Second
+
+// gatewayWatch keeps the daemon from setting gateway addresses while the CNI plugin makes the
+// bridge. The bridge plugin fixes the bridge's hardware address together with the gateway
+// address that it sets; where it finds the address, the hardware address stays that of a pod's
+// link, and changes when that pod goes.
+type gatewayWatch struct {
+	again func(time.Duration) // asks for another pass
+
+	mu    sync.Mutex           // guards since
+	since map[string]time.Time // when an address was found missing first, by the change's object
+}
+
+// due returns the changes whose address has been missing for longer than an ADD takes. It asks
+// for another pass for the other changes.
+func (g *gatewayWatch) due(missing []diff.Change, now time.Time) []diff.Change {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	since := map[string]time.Time{}
+	var out []diff.Change
+	for _, c := range missing {
+		first, seen := g.since[c.Object]
+		if !seen {
+			first = now
+			g.again(attachTime)
+		}
+		since[c.Object] = first
+		if now.Sub(first) >= attachTime {
+			out = append(out, c)
+		}
+	}
+	g.since = since
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/opt"
@@ -64,6 +65,7 @@ type Observer struct {
 	mu      sync.Mutex            // guards the fields below
 	fresh   opt.Option[Inventory] // the last inventory, until a change was made or a part has used it
 	current overlay               // of the last Observe
+	notify  func()                // of Watch; nil while Watch does not run
 }
 
 // overlay is the prefixes of the overlay and this node's part of them. The zero overlay is
@@ -122,6 +124,22 @@ func (o *Observer) Observe(in Inputs) (HostState, error) {
 	o.fresh, o.current = opt.Some(v), current
 	o.mu.Unlock()
 	return hostState(o.choice, v, in)
+}
+
+// again calls Watch's notify after a time.
+func (o *Observer) again(after time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.notify != nil {
+		time.AfterFunc(after, o.notify)
+	}
+}
+
+// listen sets Watch's notify, nil for none.
+func (o *Observer) listen(notify func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notify = notify
 }
 
 // Expire says that the host was changed since the last Observe.

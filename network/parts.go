@@ -78,7 +78,7 @@ type ruleset interface {
 // which changes a sysctl by itself; routes need the interface; subnet.env is the
 // readiness marker of all of them. The CNI configuration is the caller's part, and the last.
 func Parts(o PartOptions) []Part {
-	routes := routes{tunnel: o.Interface, observe: o.Observer.inventory}
+	routes := routes{tunnel: o.Interface, observe: o.Observer.inventory, bridge: &gatewayWatch{again: o.Observer.again}}
 	sysctls := sysctls{before: filepath.Join(o.RunDir, "sysctls-found.json"), shared: routes.shared}
 	env := envFile{path: o.SubnetFile}
 	return []Part{

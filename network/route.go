@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,7 @@ func unreachableMetric(tunnel string) uint32 {
 type routes struct {
 	tunnel  string
 	observe func() (Inventory, error)
+	bridge  *gatewayWatch
 }
 
 // changes compares the routes of this daemon with want and returns the changes that make
@@ -102,7 +104,7 @@ func (r routes) changes(_ context.Context, want []Route, gateways opt.Dual[netip
 		out = append(out, diff.Change{Part: routesPart, Verb: "delete", Object: k.String(),
 			Run: func(context.Context) error { return k.remove() }})
 	}
-	return append(out, gatewayChanges(v, gateways)...), nil
+	return append(out, r.bridge.due(gatewayChanges(v, gateways), time.Now())...), nil
 }
 
 // owns reports whether a route with Loden's mark belongs to this daemon. An unreachable

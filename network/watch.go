@@ -23,6 +23,8 @@ import (
 // The links of pods come and go without a call. After an overrun of the subscription, which
 // loses announcements, Watch subscribes again and calls notify.
 func (o *Observer) Watch(ctx context.Context, notify func()) error {
+	o.listen(notify)
+	defer o.listen(nil)
 	for {
 		if err := o.watchOnce(ctx, notify); err != nil {
 			return err
