@@ -30,6 +30,7 @@ type options struct {
 	check    bool
 	json     bool
 	matrix   string
+	page     string
 	limit    time.Duration
 }
 
@@ -43,6 +44,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.bin, "bin", "", "directory of the programs (default: that of loden-lab)")
 	fs.BoolVar(&o.check, "check", false, "end with a verdict instead of staying up: exit status 0 or 1")
 	fs.BoolVar(&o.json, "json", false, "print the verdict as JSON")
+	fs.StringVar(&o.page, "page", "127.0.0.1:8081", "address on this machine for the page of node1, in a lab of up to 10 nodes that stays up; empty: none")
 	fs.StringVar(&o.matrix, "matrix", "", "file that gets the matrix of all nodes, a character for each path")
 	fs.DurationVar(&o.limit, "timeout", 0, "how long the cluster may take to stand (default: 2 minutes, and a second for each node)")
 }
@@ -65,10 +67,12 @@ func (o *options) lab(report func(string)) (lab.Options, error) {
 	if len(engines) == 1 && engines[0] == "mixed" {
 		engines = []string{"kernel", "loden"}
 	}
-	return lab.Options{
+	settings := lab.Options{
 		Nodes: o.nodes, Pods: o.pods, Families: lab.Families(o.families), Underlay: lab.Families(o.underlay),
 		Engines: engines, Flags: o.extra, Bin: bin, Report: report,
-	}, nil
+	}
+	o.pageFlags(&settings)
+	return settings, nil
 }
 
 // run builds the lab, shows it, and stays until ctx is done or the verdict is there.
@@ -84,7 +88,8 @@ func (o *options) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := sandbox.Enter(); err != nil {
+	files, err := sandbox.EnterWith(o.openPage)
+	if err != nil {
 		return err
 	}
 	progress.line(fmt.Sprintf("%d nodes in namespaces of their own; nothing outlives this program", o.nodes))
@@ -119,7 +124,11 @@ func (o *options) run(ctx context.Context) (err error) {
 	if o.check {
 		return failed(verdict)
 	}
-	return stay(ctx, l)
+	page, err := servePage(ctx, l, files)
+	if err != nil {
+		return err
+	}
+	return stay(ctx, l, page)
 }
 
 // print shows the verdict.
@@ -139,13 +148,13 @@ func (o *options) print(w io.Writer, l *lab.Lab, v lab.Verdict) error {
 }
 
 // stay prints how to look closer and waits for ctx. On a terminal it draws the live table meanwhile.
-func stay(ctx context.Context, l *lab.Lab) error {
+func stay(ctx context.Context, l *lab.Lab, page string) error {
 	env := fmt.Sprintf("PATH=%s:%s/cni:%s\nETCDCTL_ENDPOINTS=%s\nLODEN_ETCD_ENDPOINTS=%s\n",
 		l.Bin, l.Bin, os.Getenv("PATH"), l.Store.Endpoint(), l.Store.Endpoint())
 	if err := os.WriteFile(settingsFile, []byte(env), 0o600); err != nil {
 		return err
 	}
-	fmt.Print(hints())
+	fmt.Print(page, hints())
 	var err error
 	if _, ok := terminal(os.Stdout); ok {
 		err = live(ctx, l, os.Stdout, func() int { rows, _ := terminal(os.Stdout); return rows })

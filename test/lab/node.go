@@ -38,7 +38,11 @@ func (n *Node) Flags() []string {
 		"--cni-conf-dir", confDir,
 		"--engine", n.lab.engine(n.number),
 	}
-	return append(flags, n.lab.Flags...)
+	flags = append(flags, n.lab.Flags...)
+	if n.number == 0 {
+		flags = append(flags, n.lab.First...)
+	}
+	return flags
 }
 
 // Start starts `loden run` with the node's flags and extra ones. It does not wait for

@@ -43,6 +43,7 @@ type Options struct {
 	Underlay Families // IPv4 or IPv6: the family that carries the tunnels and etcd
 	Engines  []string // --engine of the first node, the second, … and round again; none means auto
 	Flags    []string // further flags of every `loden run`
+	First    []string // further flags of the first node's `loden run`
 	Bin      string   // absolute directory of the programs; plugins are in its "cni"
 
 	// Report gets each step as a line without line end. It may be called by

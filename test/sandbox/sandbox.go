@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,17 +40,40 @@ const InsideEnv = stageEnv + "=inside"
 // lo is up. It needs root, or a kernel that
 // gives unprivileged users namespaces.
 func Enter() error {
-	switch os.Getenv(stageEnv) {
-	case "":
-		os.Exit(outer())
-	case "init":
-		os.Exit(initProcess())
-	}
-	return os.Unsetenv(stageEnv)
+	_, err := EnterWith(func() []*os.File { return nil })
+	return err
 }
 
-// outer starts the init of the sandbox, passes signals on, and returns its exit status.
-func outer() int {
+// EnterWith is Enter that takes files of the machine along, such as a listener on the machine's
+// loopback: open runs outside, and its files are returned inside, in the same order.
+func EnterWith(open func() []*os.File) ([]*os.File, error) {
+	switch os.Getenv(stageEnv) {
+	case "":
+		os.Exit(outer(open()))
+	case "init":
+		os.Exit(initProcess(inherited()))
+	}
+	files := inherited()
+	for _, f := range files {
+		syscall.CloseOnExec(int(f.Fd())) // they are for this program alone
+	}
+	return files, errors.Join(os.Unsetenv(filesEnv), os.Unsetenv(stageEnv))
+}
+
+// filesEnv tells the next stage how many files it inherits, from descriptor 3 on.
+const filesEnv = "LODEN_SANDBOX_FILES"
+
+// inherited returns the files that the stage before passed on.
+func inherited() (files []*os.File) {
+	n, _ := strconv.Atoi(os.Getenv(filesEnv)) // absent: none
+	for fd := range n {
+		files = append(files, os.NewFile(uintptr(3+fd), "inherited"))
+	}
+	return files
+}
+
+// outer starts the init of the sandbox, passes files and signals on, and returns its exit status.
+func outer(files []*os.File) int {
 	attr := &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
@@ -59,21 +83,21 @@ func outer() int {
 		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}
-	return child("init", attr)
+	return child("init", attr, files)
 }
 
 // initProcess prepares the mounts as PID 1, starts the program proper and reaps.
-func initProcess() int {
+func initProcess(files []*os.File) int {
 	if err := mounts(); err != nil {
 		fmt.Fprintln(os.Stderr, "sandbox:", err)
 		return 125
 	}
-	return child("inside", &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
+	return child("inside", &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, files)
 }
 
 // child runs this program again as the given stage and returns its exit status. It reaps
 // whatever else becomes its child meanwhile: engines and daemons that detach end up here.
-func child(stage string, attr *syscall.SysProcAttr) int {
+func child(stage string, attr *syscall.SysProcAttr, files []*os.File) int {
 	exe, err := os.Executable()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sandbox:", err)
@@ -85,7 +109,8 @@ func child(stage string, attr *syscall.SysProcAttr) int {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	cmd := exec.Command(exe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), stageEnv+"="+stage)
+	cmd.Env = append(os.Environ(), stageEnv+"="+stage, fmt.Sprintf("%s=%d", filesEnv, len(files)))
+	cmd.ExtraFiles = files
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {

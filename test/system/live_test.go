@@ -2,6 +2,10 @@ package system_test
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,5 +50,34 @@ func TestLiveTableSeesAPulledCableWithinFiveSeconds(t *testing.T) {
 	}
 	if healed.IsZero() || ctx.Err() == context.DeadlineExceeded {
 		t.Errorf("pulled %v, healed %v: the paths did not go down and come back", pulled, healed)
+	}
+}
+
+// TestPageOfANodeIsRelayedOutOfItsNamespace asks a daemon through a listener outside its namespace.
+func TestPageOfANodeIsRelayedOutOfItsNamespace(t *testing.T) {
+	const inside = "127.0.0.1:8081"
+	l := upLab(t, lab.Options{Nodes: 1, Families: lab.IPv4, First: []string{"--listen-address", inside}})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Nodes[0].Relay(ctx, listener, inside) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + listener.Addr().String() + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), `"node1"`) {
+		t.Errorf("%s: %v: %.200s", resp.Status, err, body)
 	}
 }
