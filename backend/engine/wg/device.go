@@ -29,6 +29,7 @@ type Device struct {
 	handshakeWorkers int
 	noOffload        Offloads    // turned off by setting
 	refusalLogged    atomic.Bool // see joins
+	narrowLogged     atomic.Bool // see noteNarrowPath
 	workers          int         // of each direction, beside the goroutine of each queue and socket: see workerPool
 
 	local      peer.Local

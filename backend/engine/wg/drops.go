@@ -41,6 +41,9 @@ type Status struct {
 	// Unmarked is the number of inner packets without ECN that were delivered although their outer
 	// header carried a congestion mark.
 	Unmarked uint64 `json:"unmarked,omitempty"`
+	// TrainsRefused is the number of trains that the kernel refused because their datagrams were larger
+	// than the MTU of the path. The datagrams were sent singly and were not dropped.
+	TrainsRefused uint64 `json:"trainsRefused,omitempty"`
 	// Offloads is "on", "off" (by setting) or "refused" (by the kernel), for tun-rx, tun-tx, udp-rx
 	// and udp-tx.
 	Offloads map[string]string `json:"offloads,omitempty"`
@@ -51,7 +54,7 @@ func (d *Device) Status() Status {
 	overflow, expired := d.local.StagedDrops()
 	sendFull, receiveFull := d.socketDrops()
 	c := &d.counters
-	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Loops: d.Loops(), Offloads: d.offloadStates()}
+	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Loops: d.Loops(), TrainsRefused: d.trainsRefused(), Offloads: d.offloadStates()}
 	for reason, n := range map[string]uint64{
 		"malformed-packet":       c.malformed.Load(),
 		"no-peer":                c.unroutable.Load(),

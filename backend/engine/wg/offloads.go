@@ -3,6 +3,8 @@ package wg
 import (
 	"fmt"
 	"strings"
+
+	"github.com/loden-net/loden/backend/engine/wg/conn"
 )
 
 // Offloads is a set of the ways in which the kernel moves several packets at a time for a device.
@@ -72,6 +74,44 @@ type offloadSwitch interface {
 	DisableSegmentation()
 	DisableJoining() error
 	SegmentationRefused() bool
+	PathsChanged()
+	TrainsRefused() uint64
+}
+
+// switches returns the open sockets whose offloads can be turned off.
+func (d *Device) switches() (out []offloadSwitch) {
+	if b := d.sockets.Load(); b != nil {
+		for _, s := range b.all() {
+			if k, ok := s.(offloadSwitch); ok {
+				out = append(out, k)
+			}
+		}
+	}
+	return out
+}
+
+// pathsChanged makes the sockets try trains again to peers whose path was too narrow for them.
+func (d *Device) pathsChanged() {
+	for _, s := range d.switches() {
+		s.PathsChanged()
+	}
+}
+
+// trainsRefused returns how many trains were refused for the MTU of their path.
+func (d *Device) trainsRefused() (n uint64) {
+	for _, s := range d.switches() {
+		n += s.TrainsRefused()
+	}
+	return n
+}
+
+// noteNarrowPath says once that trains to a peer are refused.
+func (d *Device) noteNarrowPath(t *conn.Outgoing) {
+	if d.narrowLogged.Swap(true) {
+		return
+	}
+	d.log.Warn().Stringer("to", t.To.Addr()).Int("bytes", t.Segment).Msg(
+		"the path to a peer has a smaller MTU than the datagrams: the kernel fragments them one by one, which is slower: lower the MTU of the WireGuard interface")
 }
 
 // applyOffloads turns off the offloads of sockets that the device has just got.
@@ -121,11 +161,9 @@ func (d *Device) offloadStates() map[string]string {
 	if full, short := d.joins(); states["tun-tx"] == "on" && !(full && short) {
 		states["tun-tx"] = "refused"
 	}
-	if b := d.sockets.Load(); b != nil && states["udp-tx"] == "on" {
-		for _, s := range b.all() {
-			if k, ok := s.(offloadSwitch); ok && k.SegmentationRefused() {
-				states["udp-tx"] = "refused"
-			}
+	for _, s := range d.switches() {
+		if states["udp-tx"] == "on" && s.SegmentationRefused() {
+			states["udp-tx"] = "refused"
 		}
 	}
 	return states

@@ -240,6 +240,9 @@ func (s *sender) send() {
 		if t.SourceRefused {
 			p.ClearSource()
 		}
+		if t.TrainRefused {
+			s.device.noteNarrowPath(t)
+		}
 		if t.Sent < t.Size && !t.NoRoom { // otherwise counted already
 			s.device.counters.unsent.Add(uint64((t.Size - t.Sent + t.Segment - 1) / t.Segment))
 		}

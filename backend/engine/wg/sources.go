@@ -39,6 +39,7 @@ func (d *Device) checkSources(table routeTable) {
 	d.others.Go(func() {
 		for table.Wait() == nil {
 			d.routesChanged.Add(1)
+			d.pathsChanged()
 			d.checkSoon()
 		}
 	})

@@ -30,7 +30,8 @@ type Incoming struct {
 }
 
 // Outgoing is a datagram, or a train of datagrams of equal size to one address: only the last
-// datagram may be shorter. Send fills in Sent, NoRoom and SourceRefused.
+// datagram may be shorter. Send fills in Sent, NoRoom,
+// SourceRefused and TrainRefused.
 type Outgoing struct {
 	To      netip.AddrPort
 	Local   netip.Addr // the address to send from; the zero Addr leaves the choice to the routing table
@@ -49,6 +50,10 @@ type Outgoing struct {
 	// SourceRefused reports that the kernel refused to send from Local, and that the train was sent
 	// again from an address of the kernel's choice: the caller should forget Local.
 	SourceRefused bool
+
+	// TrainRefused reports that the kernel refused the train and took its datagrams singly: they are
+	// larger than the MTU of the path, and are fragmented. It is not reported again for a while.
+	TrainRefused bool
 
 	closed bool // the last datagram was shorter: no datagram may follow
 }

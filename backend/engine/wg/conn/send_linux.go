@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,17 +60,28 @@ func (s *Socket) release(b *sendBuffers) {
 
 // sendSome sends trains until the kernel refuses a train, and returns how many went out.
 func (s *Socket) sendSome(b *sendBuffers, out []Outgoing) (int, error) {
-	if s.noGSO.Load() {
+	if s.noGSO.Load() || s.narrow.some.Load() {
 		for i := range out {
-			if out[i].Count > 1 {
+			if s.mustSplit(&out[i]) {
 				if i > 0 {
-					return s.sendSome(b, out[:i])
+					return b.send(s, out[:min(i, BatchSize)])
 				}
-				return 0, unix.EIO // makes rescue send the datagrams singly
+				return 0, errSingly
 			}
 		}
 	}
 	return b.send(s, out[:min(len(out), BatchSize)])
+}
+
+// errSingly makes rescue send the datagrams of a train singly: the kernel is known to refuse the train.
+var errSingly = errors.New("the datagrams must be sent singly")
+
+// mustSplit reports whether the kernel is known to refuse a train.
+func (s *Socket) mustSplit(o *Outgoing) bool {
+	if o.Count == 1 {
+		return false
+	}
+	return s.noGSO.Load() || s.narrow.some.Load() && s.narrow.refuses(o.To.Addr(), o.Segment, time.Now())
 }
 
 // rescue tries another way for a train that the kernel refused with err. A train of several
@@ -89,7 +101,12 @@ func (s *Socket) rescue(b *sendBuffers, o *Outgoing, err error) error {
 		if errors.Is(err, unix.EIO) { // the network device has no checksum offload: udp(7), UDP_SEGMENT
 			s.noGSO.Store(true)
 		}
-		return s.sendSingly(b, o)
+		last := s.sendSingly(b, o)
+		if tooLarge := errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EINVAL); tooLarge && o.Sent == o.Size && !o.SourceRefused {
+			s.narrow.note(o.To.Addr(), o.Segment, time.Now())
+			o.TrainRefused = true
+		}
+		return last
 	}
 	if o.Local.IsValid() && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENETUNREACH)) {
 		o.SourceRefused = true

@@ -68,6 +68,8 @@ type Socket struct {
 	v6    bool
 	noGSO atomic.Bool // a network device refused a train: the socket sends single datagrams from then on
 
+	narrow narrowPaths
+
 	in     receiveBuffers // of the goroutine that receives
 	buffer receiveBuffer  // likewise
 	born   time.Time      // the zero of buffer's clock
@@ -180,6 +182,13 @@ func (s *Socket) DisableSegmentation() { s.noGSO.Store(true) }
 // SegmentationRefused reports whether the socket sends single datagrams because a network device
 // refused a train, or because DisableSegmentation was called.
 func (s *Socket) SegmentationRefused() bool { return s.noGSO.Load() }
+
+// PathsChanged makes the socket try trains again to addresses whose paths were too narrow for them.
+func (s *Socket) PathsChanged() { s.narrow.forget() }
+
+// TrainsRefused returns how many trains the kernel refused because their datagrams were larger than the
+// MTU of the path. Their datagrams were sent singly.
+func (s *Socket) TrainsRefused() uint64 { return s.narrow.refusals.Load() }
 
 // DisableJoining makes the socket receive single datagrams (no UDP_GRO) from then on.
 func (s *Socket) DisableJoining() error {
