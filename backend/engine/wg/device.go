@@ -194,6 +194,9 @@ func (d *Device) listen(b bound) {
 func (d *Device) unbind() {
 	if old := d.sockets.Swap(nil); old != nil {
 		for _, s := range old.all() {
+			full, lost := bufferDrops(s)
+			d.counters.sendFull.Add(full)
+			d.counters.receiveFull.Add(lost)
 			if err := s.Close(); err != nil {
 				d.log.Debug().Err(err).Msg("closed UDP socket")
 			}
@@ -249,6 +252,9 @@ func (d *Device) sendMessage(m peer.Datagram) conn.Outgoing {
 	out := make([]conn.Outgoing, 1)
 	out[0].Start(m.To.Remote, m.To.Source, m.Message, class)
 	d.send(out)
+	if out[0].Sent == 0 && !out[0].NoRoom {
+		d.counters.unsent.Add(1)
+	}
 	return out[0]
 }
 

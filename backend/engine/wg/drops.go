@@ -1,6 +1,9 @@
 package wg
 
-import "sync/atomic"
+import (
+	"maps"
+	"sync/atomic"
+)
 
 // Every packet and message that the device drops is counted by its reason. A path that drops and
 // does not count is a defect: an operator must be able to see where packets end.
@@ -15,7 +18,7 @@ type counters struct {
 	exhausted  atomic.Uint64 // the keypair has no message counters left
 	noEndpoint atomic.Uint64 // the peer lost its endpoint before the message was sent
 	noSocket   atomic.Uint64 // datagrams without a socket: the interface is down, or the family is missing
-	unsent     atomic.Uint64 // datagrams with data that the kernel did not take: no route, a firewall; counted as noSocket too without a socket
+	unsent     atomic.Uint64 // datagrams that the kernel did not take: no route, a firewall
 
 	// Datagrams from the sockets.
 	notWireGuard atomic.Uint64 // of no type or size of WireGuard
@@ -25,6 +28,10 @@ type counters struct {
 	replayed     atomic.Uint64 // transport messages
 	misrouted    atomic.Uint64 // inner packets from an address that is not the peer's, or malformed
 	tunRefused   atomic.Uint64 // packets that the interface did not take: it is down
+
+	// Of sockets that are closed by now.
+	sendFull    atomic.Uint64 // datagrams that found the send buffer full
+	receiveFull atomic.Uint64 // datagrams that found the receive buffer full
 
 	congested atomic.Uint64 // inner packets without ECN whose outer header was marked: delivered without the mark
 	cookies   atomic.Uint64 // sent
@@ -51,11 +58,19 @@ type Status struct {
 
 // Status returns the present status. It does not wait for the data path.
 func (d *Device) Status() Status {
-	overflow, expired := d.local.StagedDrops()
+	drops := d.drops()
+	maps.DeleteFunc(drops, func(_ string, n uint64) bool { return n == 0 })
+	return Status{
+		Drops: drops, Unmarked: d.counters.congested.Load(), Loops: d.Loops(), TrainsRefused: d.trainsRefused(), Offloads: d.offloadStates(),
+	}
+}
+
+// drops returns the number of drops for each reason that there is.
+func (d *Device) drops() map[string]uint64 {
+	staged := d.local.StagedDrops()
 	sendFull, receiveFull := d.socketDrops()
 	c := &d.counters
-	s := Status{Drops: map[string]uint64{}, Unmarked: c.congested.Load(), Loops: d.Loops(), TrainsRefused: d.trainsRefused(), Offloads: d.offloadStates()}
-	for reason, n := range map[string]uint64{
+	return map[string]uint64{
 		"malformed-packet":       c.malformed.Load(),
 		"no-peer":                c.unroutable.Load(),
 		"too-big":                c.tooBig.Load(),
@@ -63,8 +78,9 @@ func (d *Device) Status() Status {
 		"keypair-exhausted":      c.exhausted.Load(),
 		"no-endpoint":            c.noEndpoint.Load(),
 		"no-socket":              c.noSocket.Load(),
-		"staged-overflow":        overflow,
-		"staged-expired":         expired,
+		"staged-overflow":        staged.Overflow,
+		"staged-expired":         staged.Expired,
+		"no-key":                 staged.Keyless,
 		"not-wireguard":          c.notWireGuard.Load(),
 		"handshake-rejected":     c.rejected.Load(),
 		"handshake-queue-full":   c.queueFull.Load(),
@@ -75,26 +91,26 @@ func (d *Device) Status() Status {
 		"interface-refused":      c.tunRefused.Load(),
 		"udp-send-queue-full":    sendFull,
 		"udp-receive-queue-full": receiveFull,
-	} {
-		if n > 0 {
-			s.Drops[reason] = n
-		}
 	}
-	return s
 }
 
-// socketDrops returns how many datagrams the open sockets dropped for want of room in their send
-// and receive buffers. The counts begin anew when the sockets are opened anew.
+// socketDrops returns how many datagrams the sockets dropped for want of room in their send and
+// receive buffers, sockets that are closed by now included.
 func (d *Device) socketDrops() (sendFull, receiveFull uint64) {
-	b := d.sockets.Load()
-	if b == nil {
-		return 0, 0
-	}
-	for _, s := range b.all() {
-		if k, ok := s.(interface{ Drops() (uint64, uint64) }); ok {
-			full, lost := k.Drops()
+	sendFull, receiveFull = d.counters.sendFull.Load(), d.counters.receiveFull.Load()
+	if b := d.sockets.Load(); b != nil {
+		for _, s := range b.all() {
+			full, lost := bufferDrops(s)
 			sendFull, receiveFull = sendFull+full, receiveFull+lost
 		}
 	}
 	return sendFull, receiveFull
+}
+
+// bufferDrops returns the drops of a socket for want of room in its buffers.
+func bufferDrops(s socket) (sendFull, receiveFull uint64) {
+	if k, ok := s.(interface{ Drops() (uint64, uint64) }); ok {
+		return k.Drops()
+	}
+	return 0, 0
 }

@@ -70,10 +70,16 @@ func (l *Local) Indices() int { return l.indices.count() }
 // StagedBytes returns the size of all staged packets, in bytes.
 func (l *Local) StagedBytes() int { return int(l.budget.used.Load()) }
 
-// StagedDrops returns how many packets without a keypair were dropped for want of room, and how
-// many because no keypair came in time or their peer ended.
-func (l *Local) StagedDrops() (overflow, expired uint64) {
-	return l.budget.overflow.Load(), l.budget.expired.Load()
+// StagedDrops are counts of packets that were dropped for want of a keypair.
+type StagedDrops struct {
+	Overflow uint64 // too many packets waited
+	Expired  uint64 // no keypair came in time, or the peer or the interface ended
+	Keyless  uint64 // the device has no private key, or the peer's public key is invalid
+}
+
+// StagedDrops returns the counts since the start.
+func (l *Local) StagedDrops() StagedDrops {
+	return StagedDrops{Overflow: l.budget.overflow.Load(), Expired: l.budget.expired.Load(), Keyless: l.budget.keyless.Load()}
 }
 
 // random returns the source of random bytes.

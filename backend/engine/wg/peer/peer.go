@@ -204,11 +204,13 @@ func (p *Peer) Stage(packet []byte, now Moment) Actions {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.disabled() {
+		p.local.budget.expired.Add(1)
 		return Actions{}
 	}
 	a, err := p.activate(now)
-	if err != nil {
-		return Actions{} // no private key yet, or an invalid public key: no packet can be sent
+	if err != nil { // no private key yet, or an invalid public key: no packet can be sent
+		p.local.budget.keyless.Add(1)
+		return Actions{}
 	}
 	a.staged.add(packet, &p.local.budget)
 	p.hasStaged.Store(len(a.staged.packets) > 0)

@@ -18,6 +18,7 @@ type budget struct {
 	used     atomic.Int64
 	overflow atomic.Uint64 // packets dropped for want of room
 	expired  atomic.Uint64 // packets dropped because no keypair came in time, or the peer ended
+	keyless  atomic.Uint64 // packets dropped because a key is missing or invalid: no handshake is possible
 }
 
 // add copies packet in and drops the oldest packets to make room. A packet that the budget does
