@@ -44,6 +44,7 @@ type Node struct {
 	NoOffload    []string // offloads that the engine leaves off
 	Firewall     string
 	Guard        string
+	GuardPorts   string
 
 	LeaseTTL    time.Duration
 	RemovalHold time.Duration
@@ -121,6 +122,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&n.RandomFully, "random-fully", true, "randomise source ports fully when masquerading, where supported")
 	fs.StringSliceVar(&n.NoOffload, "engine-no-offload", nil, "offloads that an engine started from now on leaves off, for kernels and cards that corrupt: tun-rx, tun-tx, udp-rx, udp-tx")
 	fs.StringVar(&n.Guard, "guard", "enforce", "overlay addresses in plaintext on an uplink: enforce (drop), warn (count), off")
+	fs.StringVar(&n.GuardPorts, "guard-ports", "", "TCP ports of nodes and of hosts outside that the guard closes to pods, as in 22379,22380: the ports of an etcd of Loden's own")
 	fs.DurationVar(&n.LeaseTTL, "lease-ttl", 24*time.Hour, "how long a lease outlives a silent node")
 	fs.DurationVar(&n.RemovalHold, "removal-hold", 5*time.Minute, "how long a sudden disappearance of many peers is held back")
 	fs.DurationVar(&n.StoreWait, "store-wait", 5*time.Minute, "how long a started node waits for etcd before it removes peers that its leases on disk do not name")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/set"
 )
 
 // Settings are a node's own settings as valid values. Node.Parse makes them from the text
@@ -79,6 +80,7 @@ type Rules struct {
 	Forward     bool           // accept forwarded traffic from and to the overlay
 	RandomFully bool           // randomise source ports fully
 	Guard       string         // enforce, warn or off
+	GuardPorts  set.Ports      // TCP ports of nodes and of hosts outside that are closed to pods
 }
 
 // Mark is a packet mark: a packet fits when its mark has Value in the bits of Mask.
@@ -122,7 +124,7 @@ func (n *Node) Parse() (Settings, error) {
 		Rules: Rules{
 			Masq: n.IPMasq, IPv6Masq: p.oneOf("ipv6-masq", n.IPv6Masq, "auto", "always", "never"), Exclude: p.prefixes(n.MasqExclude),
 			Mark: p.mark(n.MasqMark), Forward: n.ForwardRules, RandomFully: n.RandomFully,
-			Guard: p.oneOf("guard", n.Guard, "enforce", "warn", "off"),
+			Guard: p.oneOf("guard", n.Guard, "enforce", "warn", "off"), GuardPorts: p.guardPorts(n.GuardPorts, n.Guard),
 		},
 		LeaseTTL:    p.atLeast("lease-ttl", n.LeaseTTL, minLeaseTTL),
 		RemovalHold: p.atLeast("removal-hold", n.RemovalHold, 0),
@@ -196,6 +198,17 @@ func (p *parser) port(n int) uint16 {
 		return 0
 	}
 	return uint16(n)
+}
+
+func (p *parser) guardPorts(text, guard string) set.Ports {
+	ports, err := set.ParsePorts(text)
+	if err != nil {
+		p.refuse("--guard-ports: %w", err)
+	}
+	if !ports.IsZero() && guard == "off" {
+		p.refuse("--guard-ports %s closes no port without the guard: use --guard enforce, or leave --guard-ports out", ports)
+	}
+	return ports
 }
 
 func (p *parser) oneOf(flag, value string, choices ...string) string {

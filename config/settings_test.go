@@ -71,7 +71,7 @@ func TestNodeSettingsAreCheckedOneLineEach(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"--node-name=a b", "--node-name=-a", "--node-name=a.", "--node-name=ä", "--node-name=", "--node-name=" + strings.Repeat("a", 254), "--engine=fast", "--firewall=ufw", "--guard=maybe", "--ipv6-masq=yes", "--public-ip=fd00::1",
+		"--node-name=a b", "--node-name=-a", "--node-name=a.", "--node-name=ä", "--node-name=", "--node-name=" + strings.Repeat("a", 254), "--engine=fast", "--firewall=ufw", "--guard=maybe", "--guard-ports=0", "--guard-ports=http", "--ipv6-masq=yes", "--public-ip=fd00::1",
 		"--public-ipv6=192.0.2.1", "--iface-regex=[", "--iface-can-reach=host", "--masq-exclude=10.0.0.0", "--lease-ttl=1s",
 		"--resync=0s", "--removal-hold=-1s", "--store-wait=-1s", "--wire-sample=1s", "--etcd-endpoints=", "--listen-port=70000", "--engine-no-offload=gso", "--masq-mark=0x4000", "--masq-mark=3/1", "--masq-mark=1/0", "--masq-mark=1/x", "--interface=a-name-that-is-too-long",
 	} {

@@ -53,6 +53,10 @@ fi
 for way in kustomize chart; do
 	if [ $way = kustomize ]; then "$kube" kustomize kubernetes/own-etcd >"$tmp/out"; else "$kube" chart chart chart/ci/own-etcd.yaml >"$tmp/out"; fi
 	refuse 'an etcd without TLS' 'http://(\[::\]|\$\(STORE)'
+	port=$(sed -n 's/.*--listen-client-urls=.*:\([0-9]*\)$/\1/p' "$tmp/out")
+	# A service is seen by the guard before its translation: it has the port of the node.
+	need "the etcd's port $port as the service's" "(port: $port}|port: $port\$)"
+	need "the etcd's port $port as closed to pods" "LODEN_GUARD_PORTS.*\"$port\"|value: \"$port\""
 	./store-check.sh "$tmp/out" "$tmp/$way"
 	echo "own etcd by $way: served the certificate, refused clients without"
 done

@@ -191,7 +191,11 @@ func commonEndpoint(mine opt.Dual[Uplink], theirs opt.Dual[netip.AddrPort]) (net
 func rules(in Inputs, scopes opt.Dual[firewall.Scope]) firewall.Config {
 	policy := in.Self.Policy
 	policy.Uplinks, policy.Except = set.NewNames(slices.Concat(slices.Collect(in.Exits.All()), slices.Collect(in.Outward.All()))...), in.Underlay
-	return policy.Config(in.Self.Interface, scopes)
+	c := policy.Config(in.Self.Interface, scopes)
+	c.Listen = opt.Map(in.Uplinks, func(_ opt.Family, u Uplink) firewall.Listening {
+		return firewall.Listening{Uplink: u.Name, Address: u.Address, Port: Port(in)}
+	})
+	return c
 }
 
 // overlayRoutes returns two routes for each family's whole network: through the tunnel,

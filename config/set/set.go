@@ -1,4 +1,4 @@
-// Package set owns sets of prefixes and of interface names that are comparable with ==, so that the
+// Package set owns sets of prefixes, of ports and of interface names that are comparable with ==, so that the
 // values which nodes are computed from can hold them. It knows nothing of the meaning of its members.
 package set
 

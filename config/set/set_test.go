@@ -48,3 +48,21 @@ func TestNamesLeaveOutWhatIsNoInterfaceName(t *testing.T) {
 		t.Error("a set without a name is not empty")
 	}
 }
+
+func TestPortsReadTheirOwnTextAndRefuseOthers(t *testing.T) {
+	s, err := set.ParsePorts(" 22380,22379, 22379")
+	if err != nil || s != set.NewPorts(22379, 22380, 0) || s.String() != "22379,22380" || s.IsZero() || !slices.Equal(slices.Collect(s.All()), []uint16{22379, 22380}) {
+		t.Errorf("got %q, %v", s, err)
+	}
+	if again, err := set.ParsePorts(s.String()); err != nil || again != s {
+		t.Errorf("read again: %q, %v", again, err)
+	}
+	if s, err := set.ParsePorts(""); err != nil || !s.IsZero() || len(slices.Collect(s.All())) > 0 {
+		t.Errorf("the empty text: %q, %v", s, err)
+	}
+	for _, bad := range []string{"0", "65536", "a", "1,,2", "1-2", "-1", ","} {
+		if s, err := set.ParsePorts(bad); err == nil {
+			t.Errorf("%q is read as %q", bad, s)
+		}
+	}
+}

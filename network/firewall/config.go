@@ -5,6 +5,7 @@ import (
 
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/config/set"
+	"github.com/loden-net/loden/network/firewall/reach"
 	"github.com/loden-net/loden/network/firewall/rule"
 )
 
@@ -14,7 +15,14 @@ type Config struct {
 	Masq    opt.Dual[Masquerading] // families that are masqueraded
 	Forward opt.Dual[Scope]        // families whose forwarding is accepted
 	Guard   Guard
+
+	// Listen is where the handshakes of peers arrive, by family of the underlay. No rule is made from it:
+	// Problems judges whether other programs let the handshakes pass.
+	Listen opt.Dual[Listening]
 }
+
+// Listening is a WireGuard socket.
+type Listening = reach.Listening
 
 // Masquerading holds the inputs of the masquerade of a family.
 type Masquerading = rule.Masquerading
@@ -39,6 +47,7 @@ type Guard struct {
 	Tunnel  string       // interface name; the interface need not exist yet
 	Uplinks set.Names    // interfaces that lead off the node
 	Except  set.Prefixes // underlay prefixes inside the overlay network
+	Ports   set.Ports    // TCP ports of nodes and of hosts outside that pods may not connect to
 }
 
 // desired is the desired rule lists of a family, by place; a place without rules is absent.
@@ -109,6 +118,7 @@ func (c Config) desired(f opt.Family) desired {
 			Tunnel:  c.Guard.Tunnel,
 			Uplinks: c.Guard.Uplinks,
 			Except:  c.Guard.Except,
+			Ports:   c.Guard.Ports,
 			Exclude: masq.Or(Masquerading{}).Exclude,
 			Routed:  !masq.Present(),
 			Enforce: c.Guard.Mode == Enforce,

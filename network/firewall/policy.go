@@ -19,6 +19,7 @@ type Policy struct {
 	Forward     bool         // --iptables-forward-rules
 	Guard       Mode         // --guard
 	Uplinks     set.Names    // interfaces that lead off the node, once they are known
+	Ports       set.Ports    // --guard-ports
 	Except      set.Prefixes // underlay prefixes; prefixes outside the overlay do not matter
 }
 
@@ -50,7 +51,7 @@ func (p Policy) Config(tunnel string, scopes opt.Dual[Scope]) Config {
 		c.Forward = scopes
 	}
 	if !p.Guard.off() && scopes.Len() > 0 {
-		c.Guard = Guard{Mode: p.Guard, Scopes: scopes, Tunnel: tunnel, Uplinks: p.Uplinks, Except: inside(p.Except, scopes)}
+		c.Guard = Guard{Mode: p.Guard, Scopes: scopes, Tunnel: tunnel, Uplinks: p.Uplinks, Except: inside(p.Except, scopes), Ports: p.Ports}
 	}
 	return c
 }

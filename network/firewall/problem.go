@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,10 @@ type Problem struct {
 	Reason string // the consequence, and the command that mends it
 }
 
-// Problems returns the base chains of other programs in nf_tables that drop the forwarded packets of the
-// pods of want. It changes no rule and starts no process; while nf_tables and want are unchanged it costs
-// a message per family. It may be called before the changes to want have run.
+// Problems returns the base chains of other programs, in nf_tables and in iptables-legacy, that drop the
+// forwarded packets of the pods of want or the handshakes at want.Listen. It changes no rule. It starts a
+// process where iptables-legacy has tables; of nf_tables, while they and want are unchanged, it costs a
+// message per family. It may be called before the changes to want have run.
 func (f *Firewall) Problems(_ context.Context, want Config) ([]Problem, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -30,98 +32,109 @@ func (f *Firewall) Problems(_ context.Context, want Config) ([]Problem, error) {
 	var out []Problem
 	var errs []error
 	for _, family := range opt.Families() {
-		pods, ok := want.pods(family)
-		if !ok {
+		traffic := want.traffic(family, f.kernel.owner.Tunnel())
+		if traffic == (reach.Traffic{}) {
 			continue
 		}
-		problems, err := f.kernel.problems(family, pods, want.Forward.Of(family).Present())
-		out = append(out, problems...)
-		errs = append(errs, err)
+		at := judgement{family: family, traffic: traffic, opened: want.Forward.Of(family).Present()}
+		problems, err := f.kernel.problemsOfNFT(at)
+		out, errs = append(out, problems...), append(errs, err)
+		problems, err = f.kernel.problemsOfLegacy(at)
+		out, errs = append(out, problems...), append(errs, err)
 	}
 	return out, errors.Join(errs...)
 }
 
-// pods describes the packets of a family that have to be forwarded.
-func (c Config) pods(f opt.Family) (reach.Pods, bool) {
-	p := reach.Pods{Tunnel: c.Guard.Tunnel, Uplinks: c.Guard.Uplinks}
-	for _, scope := range []opt.Option[Scope]{c.Forward.Of(f), c.Guard.Scopes.Of(f)} {
+// traffic describes the packets of a family that have to pass.
+func (c Config) traffic(f opt.Family, tunnel string) reach.Traffic {
+	t := reach.Traffic{Handshakes: c.Listen.Of(f)}
+	p := reach.Pods{Tunnel: cmp.Or(c.Guard.Tunnel, tunnel), Uplinks: c.Guard.Uplinks}
+	scopes := []opt.Option[Scope]{c.Forward.Of(f), c.Guard.Scopes.Of(f)}
+	if m, ok := c.Masq.Of(f).Get(); ok {
+		scopes = append(scopes, opt.Some(m.Scope))
+	}
+	for _, scope := range scopes {
 		if s, ok := scope.Get(); ok {
 			p.Scope = s
-			return p, true
+			t.Pods = opt.Some(p)
+			break
 		}
 	}
-	if m, ok := c.Masq.Of(f).Get(); ok {
-		p.Scope = m.Scope
-		return p, true
-	}
-	return p, false
+	return t
 }
 
-// judged is the result of the last judgement of a family.
+// judgement is what a family is judged by. It is comparable with ==.
+type judgement struct {
+	family  opt.Family
+	traffic reach.Traffic
+	opened  bool // the driver accepts forwarded packets of the pods in its own chains
+}
+
+// judged is the result of the last judgement of a family's nf_tables.
 type judged struct {
 	generation uint32 // of nf_tables, when the judgement was made
-	pods       reach.Pods
-	opened     bool
+	by         judgement
 	problems   []Problem
 }
 
-// opens reports whether the driver puts its own jump before every rule that drops in a chain, and keeps
-// it there: iptables-nft in FORWARD.
-func (k *kernel) opens(f opt.Family, b netfilter.BaseChain) bool {
-	return k.chosen[f] == iptables.NFT && b.Family != "inet" && b.Table == "filter" && b.Name == "FORWARD"
+// opens reports whether the driver puts its own jump before every rule that drops in a chain of a variant
+// of iptables, and keeps it there: in FORWARD of the variant that it uses.
+func (k *kernel) opens(by judgement, v iptables.Variant, b netfilter.BaseChain) bool {
+	return by.opened && k.chosen[by.family] == v && b.Family != "inet" && b.Table == "filter" && b.Name == "FORWARD"
 }
 
-// problems judges the base chains of a family, unless they are unchanged. opened says that the driver
-// accepts forwarded packets of the pods in its own chains.
-func (k *kernel) problems(f opt.Family, pods reach.Pods, opened bool) ([]Problem, error) {
-	if pods.Tunnel == "" { // no guard is desired
-		pods.Tunnel = k.owner.Tunnel()
-	}
-	last := k.judged[f]
+// problemsOfNFT judges the base chains of nf_tables, unless they are unchanged.
+func (k *kernel) problemsOfNFT(by judgement) ([]Problem, error) {
+	last := k.judged[by.family]
 	generation, err := netfilter.Generation()
 	if errors.Is(err, netfilter.ErrAbsent) {
 		return nil, nil
 	}
-	if err == nil && last.generation == generation && last.pods == pods && last.opened == opened {
+	if err == nil && last.generation == generation && last.by == by {
 		return last.problems, nil
 	}
 	var found []reach.Finding
 	err = withConn(func(c *netfilter.Conn) error {
 		generation, err = c.Consistent(func() error {
-			found, err = reach.Forwarded(c, f, pods)
+			chains, err := c.FilterChains(by.family)
+			if err != nil {
+				return err
+			}
+			found, err = reach.Judge(c, chains, by.traffic)
 			return err
 		})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("judge %s packet filters of other programs: %w", f, err)
+		return nil, fmt.Errorf("judge %s packet filters of other programs: %w", by.family, err)
 	}
-	problems := make([]Problem, 0, len(found))
-	for _, finding := range found {
-		if opened && k.opens(f, finding.Chain) {
-			continue
-		}
-		problems = append(problems, problemOf(finding, pods))
-	}
-	k.judged[f] = judged{generation: generation, pods: pods, opened: opened, problems: problems}
+	problems := k.describe(by, iptables.NFT, found)
+	k.judged[by.family] = judged{generation: generation, by: by, problems: problems}
 	return problems, nil
 }
 
-// problemOf describes a finding for the operator.
-func problemOf(f reach.Finding, pods reach.Pods) Problem {
-	ip := "ip"
-	if f.Chain.Family == "ip6" || pods.Scope.Family() == opt.V6 {
-		ip = "ip6"
+// problemsOfLegacy judges the chains of iptables-legacy. The kernel does not announce their changes.
+func (k *kernel) problemsOfLegacy(by judgement) ([]Problem, error) {
+	saved, err := iptables.ListLegacy(by.family, k.legacySave[by.family])
+	if err != nil {
+		return nil, err
 	}
-	accept := func(direction string) string {
-		return fmt.Sprintf("nft insert rule %s %s %s %s %s %s accept", f.Chain.Family, f.Chain.Table, f.Chain.Name, ip, direction, pods.Scope.Network)
+	found, err := reach.Judge(saved, saved.BaseChains(), by.traffic)
+	return k.describe(by, iptables.Legacy, found), err
+}
+
+// describe makes Problems of the findings in nf_tables, or in iptables-legacy.
+func (k *kernel) describe(by judgement, v iptables.Variant, found []reach.Finding) []Problem {
+	problems := make([]Problem, 0, len(found))
+	for _, f := range found {
+		if f.Kind == reach.Forwarded && k.opens(by, v, f.Chain) {
+			continue
+		}
+		r := remedy{Finding: f, judgement: by, variant: v}
+		problems = append(problems, Problem{
+			Object: r.object(),
+			Reason: fmt.Sprintf("%s every %s, and no rule in another table can overrule it: %s: %s", f.Verdict, f.Packets, r.purpose(), r.commands()),
+		})
 	}
-	mend := accept("saddr") + " && " + accept("daddr")
-	if f.Chain.Table == "firewalld" {
-		mend += fmt.Sprintf(" (and, to keep it: firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload)", pods.Scope.Network)
-	}
-	return Problem{
-		Object: fmt.Sprintf("nft chain %s %s %s", f.Chain.Family, f.Chain.Table, f.Chain.Name),
-		Reason: fmt.Sprintf("%s every new connection %s, and no rule in another table can overrule it: accept the pods' packets there: %s", f.Verdict, f.Packets, mend),
-	}
+	return problems
 }

@@ -41,7 +41,7 @@ func (s Settings) self(key backend.PrivateKey, kernel bool) network.Self {
 		Name: s.Name, Key: key.Public(), Port: s.ListenPort, Interface: s.Interface, Kernel: kernel,
 		Policy: firewall.Policy{
 			Masq: r.Masq, IPv6Masq: firewall.IPv6Masq(r.IPv6Masq), Exclude: set.NewPrefixes(r.Exclude...),
-			Mark: firewall.Mark(r.Mark), RandomFully: r.RandomFully, Forward: r.Forward, Guard: firewall.Mode(r.Guard),
+			Mark: firewall.Mark(r.Mark), RandomFully: r.RandomFully, Forward: r.Forward, Guard: firewall.Mode(r.Guard), Ports: r.GuardPorts,
 		},
 	}
 }

@@ -20,6 +20,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   valueFrom: {secretKeyRef: {name: {{ include "loden.secret" . }}, key: endpoints}}
 {{- end }}
 {{- if .Values.etcd.own }}
+- {name: LODEN_GUARD_PORTS, value: "22379"} # no pod can open a connection to it
 - {name: LODEN_ETCD_SERVER_NAME, value: store} # the certificate cannot know the service's address
 {{- end }}
 {{- if include "loden.tls" . }}

@@ -40,21 +40,35 @@ func LegacySave(f opt.Family) string {
 // unknown.
 func FingerprintLegacy(o rule.Owner, f opt.Family, save func() string) (Fingerprint, error) {
 	p := newFingerprint(o)
+	saved, ok, err := listLegacy(f, save)
+	p.Unknown = !ok
+	p.read(saved)
+	return p, err
+}
+
+// ListLegacy lists the rules of iptables-legacy as FingerprintLegacy does. Without the tool, and without
+// tables, there are none.
+func ListLegacy(f opt.Family, save func() string) (Saved, error) {
+	saved, _, err := listLegacy(f, save)
+	return ParseSaved(f, saved), err
+}
+
+// listLegacy returns the listing, which is empty where there are no tables; ok is false when there are
+// tables and no tool.
+func listLegacy(f opt.Family, save func() string) (saved string, ok bool, err error) {
 	used, err := legacyInUse(f)
 	if err != nil || !used {
-		return p, err
+		return "", true, err
 	}
 	path := save()
 	if path == "" {
-		p.Unknown = true
-		return p, nil
+		return "", false, nil
 	}
 	out, err := exec.Command(path).Output()
 	if err != nil {
-		return p, fmt.Errorf("list %s rules with %s: %w", f, path, err)
+		return "", true, fmt.Errorf("list %s rules with %s: %w", f, path, err)
 	}
-	p.read(string(out))
-	return p, nil
+	return string(out), true, nil
 }
 
 // read reads the output of iptables-save: tables ("*nat"), chains with policy and counters

@@ -82,6 +82,7 @@ type parser struct {
 	next   int      // the word to read next
 	kept   []string // the words that belong into the text
 	not    bool     // the word before was "!"
+	tcp    bool     // the protocol is TCP
 	judged bool     // a verdict was read: later options are the target's
 }
 
@@ -103,7 +104,7 @@ func parseLine(words []string) line {
 		}
 	}
 	p.text = strings.Join(p.kept, " ")
-	p.known = p.known && p.judged // Loden writes no rule that only counts
+	p.known = p.known && p.judged && p.tcp == (p.rule.TCP != 0) // Loden writes no rule that only counts
 	return p.line
 }
 
@@ -134,8 +135,17 @@ func (p *parser) option(word string) {
 		p.narrow = p.narrow || !p.not // "any interface but X" includes the pods' or the tunnel
 	case "-m":
 		match := p.word()
-		p.known = p.known && slices.Contains([]string{"mark", "conntrack", "comment"}, match)
+		p.known = p.known && slices.Contains([]string{"mark", "conntrack", "comment", "tcp", "addrtype"}, match)
 		p.narrow = p.narrow || !slices.Contains([]string{"state", "conntrack", "comment"}, match)
+	case "-p":
+		p.tcp, p.narrow = p.word() == "tcp" && !p.not, true
+		p.known = p.known && p.tcp
+	case "--dport":
+		port, err := strconv.ParseUint(p.word(), 10, 16)
+		r.TCP, p.known, p.narrow = uint16(port), p.known && err == nil && !p.not, true
+	case "--dst-type":
+		r.Local, p.narrow = p.word() == localTypes, true
+		p.known = p.known && r.Local && !p.not
 	case "--mark":
 		mark, ok := parseMark(p.word())
 		r.Mark, p.known = mark, p.known && ok && !p.not

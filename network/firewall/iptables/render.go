@@ -12,6 +12,10 @@ import (
 // will be: new connections are about to meet the masquerade rules.
 const translated = "NEW,RELATED,SNAT,DNAT"
 
+// localTypes lists the types of the node's own addresses. The tunnel's IPv6 address, the first of the
+// subnet, is an anycast address as well, once the bridge has its address.
+const localTypes = "LOCAL,ANYCAST"
+
 // render writes a rule in the form and order in which `iptables -S` lists it, without the
 // chain.
 func render(r rule.Rule) string {
@@ -23,6 +27,12 @@ func render(r rule.Rule) string {
 	}
 	if r.OutIface != "" {
 		w = append(w, "-o", r.OutIface)
+	}
+	if r.TCP != 0 {
+		w = append(w, "-p", "tcp", "-m", "tcp", "--dport", strconv.Itoa(int(r.TCP)))
+	}
+	if r.Local {
+		w = append(w, "-m", "addrtype", "--dst-type", localTypes)
 	}
 	if r.Mark != (rule.Mark{}) {
 		w = append(w, "-m", "mark", "--mark", fmt.Sprintf("%#x/%#x", r.Mark.Value, r.Mark.Mask))

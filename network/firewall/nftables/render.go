@@ -95,6 +95,12 @@ func (at slot) render(f opt.Family, r rule.Rule) string {
 	}
 	w = append(w, address(ip+" saddr", r.Src)...)
 	w = append(w, address(ip+" daddr", r.Dst)...)
+	if r.TCP != 0 {
+		w = append(w, fmt.Sprintf("tcp dport %d", r.TCP))
+	}
+	if r.Local { // the tunnel's IPv6 address, the first of the subnet, is an anycast address as well
+		w = append(w, "fib daddr type { local, anycast }")
+	}
 	return strings.Join(append(w, at.verdict(r)), " ")
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/network/firewall/netfilter"
 )
 
@@ -21,13 +22,6 @@ const (
 	no
 	unknown
 )
-
-// value is the content of a register.
-type value struct {
-	known bool
-	pod   bool // the name of a pod's interface: no name of the tunnel, of lo or of an uplink
-	bytes []byte
-}
 
 // match judges the expressions of a rule.
 type match struct {
@@ -61,29 +55,33 @@ func (m *match) expression(e expr.Any) (*expr.Verdict, error) {
 		return e, nil
 	case *expr.Reject:
 		return &expr.Verdict{Kind: expr.VerdictDrop}, nil
+	case *expr.Queue:
+		return &expr.Verdict{Kind: expr.VerdictQueue}, nil
 	case *expr.Counter, *expr.Log, *expr.Objref, *expr.Notrack:
 	case *expr.Immediate:
-		m.registers[e.Register] = value{known: true, bytes: e.Data}
+		m.registers[e.Register] = certainly(e.Data...)
 	case *expr.Meta:
 		if !e.SourceRegister {
 			m.registers[e.Register] = m.meta(e.Key)
 		}
 	case *expr.Ct:
 		if !e.SourceRegister {
-			m.registers[e.Register] = conntrack(e.Key)
+			m.registers[e.Register] = m.conntrack(e.Key)
 		}
 	case *expr.Payload:
 		if e.OperationType == expr.PayloadLoad {
 			m.registers[e.DestRegister] = m.payload(e)
 		}
 	case *expr.Bitwise:
-		m.registers[e.DestRegister] = bitwise(m.registers[e.SourceRegister], e)
+		m.registers[e.DestRegister] = m.registers[e.SourceRegister].masked(e.Mask, e.Xor)
 	case *expr.Cmp:
 		m.require(m.compare(m.registers[e.Register], e))
+	case *expr.Range:
+		m.require(m.between(m.registers[e.Register], e))
 	case *expr.Lookup:
 		return m.lookup(e)
 	case *expr.Match:
-		m.require(extension(e))
+		m.require(m.extension(e))
 	case *expr.Target:
 		return target(e), nil
 	default: // a limit, a fib lookup, a connection's label: any result is possible
@@ -102,69 +100,53 @@ func (m *match) meta(key expr.MetaKey) value {
 	case expr.MetaKeyOIFNAME:
 		return iface(p.out)
 	case expr.MetaKeyNFPROTO:
-		if p.src.Is4() {
-			return value{known: true, bytes: []byte{unix.NFPROTO_IPV4}}
+		if p.family == opt.V4 {
+			return certainly(unix.NFPROTO_IPV4)
 		}
-		return value{known: true, bytes: []byte{unix.NFPROTO_IPV6}}
+		return certainly(unix.NFPROTO_IPV6)
 	case expr.MetaKeyL4PROTO:
-		return value{known: true, bytes: []byte{unix.IPPROTO_TCP}}
+		return certainly(p.protocol)
 	}
 	return value{}
 }
 
-// iface returns an interface name as the kernel loads it; the empty name stands for a pod's interface.
-func iface(name string) value {
-	if name == "" {
-		return value{pod: true}
+// iface returns an interface name as the kernel loads it.
+func iface(l link) value {
+	if l.name == "" {
+		return value{pod: l.pod}
 	}
 	b := make([]byte, unix.IFNAMSIZ)
-	copy(b, name)
-	return value{known: true, bytes: b}
+	copy(b, l.name)
+	return certainly(b...)
 }
 
-// conntrack returns the state of a new connection that no program has translated.
-func conntrack(key expr.CtKey) value {
+// conntrack returns the state of a new connection that no program has translated. Chains that are asked
+// before connection tracking (NF_IP_PRI_CONNTRACK) see no state.
+func (m *match) conntrack(key expr.CtKey) value {
+	if m.walk.base.Priority <= -200 {
+		return value{}
+	}
 	switch key {
 	case expr.CtKeySTATE:
-		return value{known: true, bytes: binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW)}
+		return certainly(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW)...)
 	case expr.CtKeySTATUS:
-		return value{known: true, bytes: make([]byte, 4)}
+		return certainly(0, 0, 0, 0)
 	case expr.CtKeyDIRECTION:
-		return value{known: true, bytes: []byte{0}}
+		return certainly(0)
 	}
 	return value{}
 }
 
-// payload returns bytes of the network header, as far as they are addresses or the protocol.
+// payload returns bytes of the packet.
 func (m *match) payload(e *expr.Payload) value {
-	p := m.walk.packet
-	if e.Base != expr.PayloadBaseNetworkHeader {
-		return value{}
+	var from value
+	switch e.Base {
+	case expr.PayloadBaseNetworkHeader:
+		from = m.walk.packet.networkHeader()
+	case expr.PayloadBaseTransportHeader:
+		from = m.walk.packet.transportHeader()
 	}
-	addresses, protocol := uint32(12), uint32(9)
-	if p.src.Is6() {
-		addresses, protocol = 8, 6
-	}
-	all := slices.Concat(p.src.AsSlice(), p.dst.AsSlice())
-	switch {
-	case e.Offset == protocol && e.Len == 1:
-		return value{known: true, bytes: []byte{unix.IPPROTO_TCP}}
-	case e.Offset >= addresses && e.Len <= uint32(len(all)) && e.Offset-addresses <= uint32(len(all))-e.Len:
-		at := e.Offset - addresses
-		return value{known: true, bytes: all[at : at+e.Len]}
-	}
-	return value{}
-}
-
-func bitwise(v value, e *expr.Bitwise) value {
-	if !v.known || len(e.Mask) != len(v.bytes) || len(e.Xor) != len(v.bytes) {
-		return value{}
-	}
-	out := make([]byte, len(v.bytes))
-	for i := range out {
-		out[i] = v.bytes[i]&e.Mask[i] ^ e.Xor[i]
-	}
-	return value{known: true, bytes: out}
+	return from.part(e.Offset, e.Len)
 }
 
 // compare judges a comparison. Of the name of a pod's interface only this is known: it is not the name
@@ -178,25 +160,39 @@ func (m *match) compare(v value, e *expr.Cmp) state {
 		}
 		return unknown
 	}
-	if !v.known || len(v.bytes) < len(e.Data) {
+	if len(v.bytes) < len(e.Data) {
 		return unknown
 	}
-	c := bytes.Compare(v.bytes[:len(e.Data)], e.Data)
+	v = v.part(0, uint32(len(e.Data)))
 	switch e.Op {
 	case expr.CmpOpEq:
-		return truth(c == 0)
+		return v.equals(e.Data)
 	case expr.CmpOpNeq:
-		return truth(c != 0)
-	case expr.CmpOpLt:
+		return opposite(v.equals(e.Data))
+	}
+	c := bytes.Compare(v.bytes, e.Data)
+	switch {
+	case !v.certain():
+		return unknown
+	case e.Op == expr.CmpOpLt:
 		return truth(c < 0)
-	case expr.CmpOpLte:
+	case e.Op == expr.CmpOpLte:
 		return truth(c <= 0)
-	case expr.CmpOpGt:
+	case e.Op == expr.CmpOpGt:
 		return truth(c > 0)
-	case expr.CmpOpGte:
+	case e.Op == expr.CmpOpGte:
 		return truth(c >= 0)
 	}
 	return unknown
+}
+
+// between judges a range.
+func (m *match) between(v value, e *expr.Range) state {
+	if !v.certain() || len(v.bytes) != len(e.FromData) || len(v.bytes) != len(e.ToData) {
+		return unknown
+	}
+	inside := bytes.Compare(e.FromData, v.bytes) <= 0 && bytes.Compare(v.bytes, e.ToData) <= 0
+	return truth(inside == (e.Op == expr.CmpOpEq))
 }
 
 func truth(b bool) state {
@@ -204,6 +200,16 @@ func truth(b bool) state {
 		return yes
 	}
 	return no
+}
+
+func opposite(s state) state {
+	switch s {
+	case yes:
+		return no
+	case no:
+		return yes
+	}
+	return unknown
 }
 
 // lookup judges a set, or a map of verdicts.
@@ -214,7 +220,7 @@ func (m *match) lookup(e *expr.Lookup) (*expr.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !v.known || !whole || e.IsDestRegSet && !verdicts {
+	if !v.certain() || !whole || e.IsDestRegSet && !verdicts {
 		m.require(unknown)
 		if verdicts { // any of its verdicts is possible
 			m.walk.doubt = true
@@ -239,23 +245,57 @@ func sameKey(key, register []byte) bool {
 }
 
 // extension judges a match of iptables that nf_tables has no expression for.
-func extension(e *expr.Match) state {
+func (m *match) extension(e *expr.Match) state {
 	const stateFlag, newBit = 1, 8 // XT_CONNTRACK_STATE; XT_CONNTRACK_STATE_BIT(IP_CT_NEW)
-	ct, ok := e.Info.(*xt.ConntrackMtinfo3)
-	switch {
-	case e.Name == "comment":
+	switch info := e.Info.(type) {
+	case *xt.ConntrackMtinfo3:
+		if info.MatchFlags == stateFlag && m.walk.base.Priority > -200 {
+			return truth((info.StateMask&newBit != 0) != (info.InvertFlags&stateFlag != 0))
+		}
+	case *xt.Udp:
+		return m.ports(info)
+	}
+	if e.Name == "comment" {
 		return yes
-	case e.Name == "conntrack" && ok && ct.MatchFlags == stateFlag:
-		return truth((ct.StateMask&newBit != 0) != (ct.InvertFlags&stateFlag != 0))
 	}
 	return unknown
 }
 
-// target returns the verdict of a target of iptables that nf_tables has no expression for; most of them
-// only change the packet.
-func target(e *expr.Target) *expr.Verdict {
-	if e.Name == "REJECT" {
-		return &expr.Verdict{Kind: expr.VerdictDrop}
+// ports judges the ports of a datagram. nf_tables asks for the protocol in an expression of its own.
+func (m *match) ports(u *xt.Udp) state {
+	p := m.walk.packet
+	out := yes
+	for _, at := range []struct {
+		port    uint16
+		between [2]uint16
+		not     bool
+	}{
+		{p.sourcePort, u.SrcPorts, u.InvFlags&xt.UdpInvSrcPorts != 0},
+		{p.port, u.DstPorts, u.InvFlags&xt.UdpInvDestPorts != 0},
+	} {
+		switch inside := at.between[0] <= at.port && at.port <= at.between[1]; {
+		case at.between == [2]uint16{0, 65535} && !at.not:
+		case at.port == 0:
+			out = unknown
+		case inside == at.not:
+			return no
+		}
 	}
-	return nil
+	return out
+}
+
+// target returns the verdict of a target of iptables that nf_tables has no expression for. A target
+// that is not known to let the packet go on leaves the decision to another program.
+func target(e *expr.Target) *expr.Verdict {
+	goesOn := []string{
+		"AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "LED", "LOG", "MARK", "NFLOG", "NOTRACK",
+		"RATEEST", "SECMARK", "SET", "TCPMSS", "TEE", "TOS", "TRACE", "TTL", "ULOG",
+	}
+	switch {
+	case e.Name == "REJECT":
+		return &expr.Verdict{Kind: expr.VerdictDrop}
+	case slices.Contains(goesOn, e.Name):
+		return nil
+	}
+	return &expr.Verdict{Kind: expr.VerdictQueue}
 }

@@ -1,108 +1,74 @@
-// Package reach judges whether the packet filters of other programs let the forwarded packets of pods
-// pass. A rule that accepts does not help against them: every base chain of nf_tables has its own verdict,
-// and the verdict to drop is final. The package must not know drivers, and changes no rule.
+// Package reach judges whether the packet filters of other programs let the packets of the overlay pass:
+// the packets of pods, which the node forwards, and the handshakes of WireGuard. A rule that accepts does
+// not help against them: every base chain of nf_tables has its own verdict, the tables of iptables-legacy
+// have theirs, and the verdict to drop is final. The package must not know drivers, and changes no rule.
 //
-// It follows a new connection from a pod of this node into the tunnel, and another out of the tunnel to a
-// pod, through each base chain at the forward hook. Matches that it cannot judge (limits, marks of other
-// programs, ports) count as unknown: a chain is reported only when it drops the packet also when every
-// unknown match is false.
+// It follows the first packet of a connection through each base chain on the packet's way. Matches that
+// it cannot judge (limits, marks of other programs, the ports of pods) count as unknown: a chain is
+// reported only when it drops the packet also when every unknown match is false.
 package reach
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
-	"github.com/loden-net/loden/config/opt"
-	"github.com/loden-net/loden/config/prefix"
-	"github.com/loden-net/loden/config/set"
 	"github.com/loden-net/loden/network/firewall/netfilter"
-	"github.com/loden-net/loden/network/firewall/rule"
 )
 
-// Pods describes the packets that have to pass.
-type Pods struct {
-	Scope   rule.Scope
-	Tunnel  string    // the interface of the tunnel
-	Uplinks set.Names // interfaces that are no pod's
-}
-
-// Finding is a base chain that drops packets of the pods.
+// Finding is a base chain that drops packets of the overlay.
 type Finding struct {
 	Chain   netfilter.BaseChain
-	Verdict string // "its policy drops" or "its rule 4 drops"
-	Packets string // the packets that it drops: "from pods of this node to other nodes"
+	Kind    Kind
+	Verdict string   // "its policy drops" or "rule 4 of its chain input drops"
+	Packets string   // the packets that it drops: "handshake that a peer begins"
+	Visited []string // the chains that the packet went through
 }
 
-// rules gives the rules and sets of a base chain's table.
-type rules interface {
+// Rules gives the rules and sets of a base chain's table.
+type Rules interface {
 	RulesOf(b netfilter.BaseChain, chain string) ([]netfilter.Rule, error)
 	SetOf(b netfilter.BaseChain, set string) ([]nftables.SetElement, bool, error)
 }
 
-// Forwarded returns the base chains that drop forwarded packets of the pods.
-func Forwarded(c *netfilter.Conn, f opt.Family, p Pods) ([]Finding, error) {
-	chains, err := c.ForwardChains(f)
-	if err != nil {
-		return nil, err
-	}
+// Judge returns the chains among the given base chains that drop packets of the traffic, at most one
+// Finding for each kind of packet and chain.
+func Judge(r Rules, chains []netfilter.BaseChain, t Traffic) ([]Finding, error) {
 	var out []Finding
 	for _, b := range chains {
-		found, ok, err := judge(c, b, p)
-		if err != nil {
-			return out, err
-		}
-		if ok {
-			out = append(out, found)
+		found := map[Kind]bool{}
+		for _, p := range t.packets() {
+			seen, ok := p.at(b.Hook)
+			if !ok || found[p.kind] {
+				continue
+			}
+			w := walk{rules: r, base: b, packet: seen, pods: t.Pods.Or(Pods{})}
+			verdict, err := w.dropped()
+			if err != nil {
+				return out, err
+			}
+			if verdict != "" {
+				found[p.kind] = true
+				out = append(out, Finding{Chain: b, Kind: p.kind, Verdict: verdict, Packets: p.about, Visited: w.visited})
+			}
 		}
 	}
 	return out, nil
 }
 
-// judge follows the packets of both directions through a base chain.
-func judge(r rules, b netfilter.BaseChain, p Pods) (Finding, bool, error) {
-	for _, packet := range p.packets() {
-		w := walk{rules: r, base: b, packet: packet, pods: p}
-		end, err := w.chain(b.Name, 0)
-		if err != nil {
-			return Finding{}, false, err
-		}
-		if w.doubt {
-			continue
-		}
-		found := Finding{Chain: b, Packets: packet.about}
-		switch {
-		case end.verdict == dropped:
-			found.Verdict = fmt.Sprintf("rule %d of its chain %s drops", end.rule, end.chain)
-			return found, true, nil
-		case end.verdict == undecided && b.Policy == 0: // NF_DROP
-			found.Verdict = "its policy drops"
-			return found, true, nil
-		}
+// dropped follows the packet through the base chain and says what drops it, or nothing.
+func (w *walk) dropped() (string, error) {
+	end, err := w.chain(w.base.Name, 0)
+	switch {
+	case err != nil || w.doubt:
+		return "", err
+	case end.verdict == dropped:
+		return fmt.Sprintf("rule %d of its chain %s drops", end.rule, end.chain), nil
+	case end.verdict == undecided && w.base.Policy == 0: // NF_DROP
+		return "its policy drops", nil
 	}
-	return Finding{}, false, nil
-}
-
-// packet is the first packet of a connection.
-type packet struct {
-	about    string
-	in, out  string // interface names; the empty name stands for a pod's interface, whose name is unknown
-	src, dst netip.Addr
-}
-
-// packets returns the packets that are followed.
-func (p Pods) packets() [2]packet {
-	own := p.Scope.Subnet.Addr().Next().Next()
-	other := p.Scope.Network.Addr().Next().Next()
-	if p.Scope.Subnet.Contains(other) {
-		other = prefix.Last(p.Scope.Network)
-	}
-	return [2]packet{
-		{about: "from pods of this node to pods of other nodes", out: p.Tunnel, src: own, dst: other},
-		{about: "from pods of other nodes to pods of this node", in: p.Tunnel, src: other, dst: own},
-	}
+	return "", nil
 }
 
 // verdict is the result of a chain.
@@ -123,11 +89,13 @@ type end struct {
 
 // walk follows a packet through a base chain.
 type walk struct {
-	rules  rules
+	rules  Rules
 	base   netfilter.BaseChain
 	packet packet
 	pods   Pods
 	doubt  bool // a rule that could not be judged may accept the packet
+
+	visited []string // chains
 }
 
 // deepest is how deep nf_tables nests jumps (NFT_JUMP_STACK_SIZE).
@@ -138,6 +106,7 @@ func (w *walk) chain(name string, depth int) (end, error) {
 	if depth > deepest {
 		return end{}, nil
 	}
+	w.visited = append(w.visited, name)
 	list, err := w.rules.RulesOf(w.base, name)
 	if err != nil {
 		return end{}, err

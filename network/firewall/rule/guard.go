@@ -20,6 +20,10 @@ type Guarding struct {
 	Except  set.Prefixes // underlay prefixes that lie inside the network
 	Exclude set.Prefixes // destinations that see pod addresses (masquerade exclusions)
 
+	// Ports are TCP ports of nodes and of hosts outside that no pod may connect to: the ports of an etcd
+	// of Loden's own, which a pod could otherwise reach at any node. Ports of pods are not concerned.
+	Ports set.Ports
+
 	// Routed says that the family is not masqueraded: pods speak with the outside by
 	// their own addresses, and this is no overlay traffic.
 	Routed bool
@@ -49,12 +53,18 @@ func GuardLists(g Guarding) [2]List {
 func (g Guarding) arriving() []Chain {
 	const outside = "outside"
 	network, subnet := g.Scope.Network, g.Scope.Subnet
-	rules := []Rule{
-		{InIface: g.Tunnel, Comment: "loden: through the tunnel"},
-		{InIface: "lo", Comment: "loden: the node to itself"},
-	}
+	rules := g.closed(Rule{InIface: g.Tunnel, Src: In(network), Local: true})
+	rules = append(rules,
+		Rule{InIface: g.Tunnel, Comment: "loden: through the tunnel"},
+		Rule{InIface: "lo", Comment: "loden: the node to itself"},
+	)
 	for p := range g.except() {
 		rules = append(rules, Rule{Src: In(p), Verdict: Goto, Chain: outside, Comment: "loden: from the underlay"})
+	}
+	rules = append(rules, g.closed(Rule{Src: In(network), Local: true})...)
+	rules = append(rules, g.closed(Rule{Src: In(network), Dst: NotIn(network)})...)
+	for p := range g.except() {
+		rules = append(rules, g.closed(Rule{Src: In(network), Dst: In(p)})...)
 	}
 	for name := range g.Uplinks.All() {
 		rules = append(rules, Rule{InIface: name, Src: In(subnet), Verdict: g.refuse(), Comment: "loden refused: own pod from an uplink"})
@@ -74,6 +84,17 @@ func (g Guarding) arriving() []Chain {
 		rules = append(rules, Rule{Verdict: Goto, Chain: outside, Comment: "loden: from outside"})
 	}
 	return []Chain{{Rules: rules}, {Name: outside, Rules: g.fromOutside()}}
+}
+
+// closed refuses the packets of r to each of the ports. A service's address is seen before its
+// translation, so the service has to have the port as well.
+func (g Guarding) closed(r Rule) []Rule {
+	var rules []Rule
+	for port := range g.Ports.All() {
+		r.TCP, r.Verdict, r.Comment = port, g.refuse(), "loden refused: pod to a closed port"
+		rules = append(rules, r)
+	}
+	return rules
 }
 
 // fromOutside judges packets whose source is outside: where pods are masqueraded no host

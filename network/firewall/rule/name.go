@@ -87,6 +87,9 @@ func (l List) Sum() string {
 		for _, r := range c.Rules {
 			fmt.Fprintf(h, "{InIface:%s OutIface:%s Src:%+v Dst:%+v Mark:%+v Translated:%t Verdict:%d Chain:%s Why:%s}\n",
 				r.InIface, r.OutIface, r.Src, r.Dst, r.Mark, r.Translated, r.Verdict, r.Chain, r.Comment)
+			if r.TCP != 0 || r.Local {
+				fmt.Fprintf(h, "{TCP:%d Local:%t}\n", r.TCP, r.Local)
+			}
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))[:SumDigits]

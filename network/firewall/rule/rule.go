@@ -95,6 +95,8 @@ type Rule struct {
 	InIface, OutIface string
 	Src, Dst          Net
 	Mark              Mark
+	TCP               uint16 // destination port
+	Local             bool   // the destination is an address of the node
 
 	// Translated matches a packet whose source is, or is about to be, another address on the
 	// wire. A driver that asks GuardOut after source translation leaves the rule out.

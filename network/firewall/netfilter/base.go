@@ -1,9 +1,12 @@
 package netfilter
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/loden-net/loden/config/opt"
@@ -18,8 +21,9 @@ type BaseChain struct {
 	table nftables.TableFamily
 }
 
-// ForwardChains returns the base chains that filter forwarded packets of an address family.
-func (c *Conn) ForwardChains(f opt.Family) ([]BaseChain, error) {
+// FilterChains returns the base chains of every program that may drop packets of an address family, at
+// any hook. Chains that translate addresses are not among them.
+func (c *Conn) FilterChains(f opt.Family) ([]BaseChain, error) {
 	own := BaseChain{Family: "ip", table: familyOf(f)}
 	if f == opt.V6 {
 		own.Family = "ip6"
@@ -35,7 +39,7 @@ func (c *Conn) ForwardChains(f opt.Family) ([]BaseChain, error) {
 			return nil, fmt.Errorf("list %s tables: %w", b.Family, err)
 		}
 		for _, ch := range chains {
-			if ch.Hook == unix.NF_INET_FORWARD && ch.Type == string(nftables.ChainTypeFilter) && !asleep(tables, ch.Table) {
+			if (ch.Type == string(nftables.ChainTypeFilter) || ch.Type == string(nftables.ChainTypeRoute)) && !asleep(tables, ch.Table) {
 				b.Chain = ch
 				out = append(out, b)
 			}
@@ -73,5 +77,33 @@ func (c *Conn) SetOf(b BaseChain, set string) (members []nftables.SetElement, ok
 	if err != nil {
 		return nil, false, fmt.Errorf("list set %s of %s: %w", set, b.Table, err)
 	}
+	for i := range members {
+		members[i].VerdictData = verdictOf(members[i].Val)
+	}
 	return members, true, nil
+}
+
+// verdictOf reads the verdict in the data of a map's member: the attributes NFTA_VERDICT_CODE and
+// NFTA_VERDICT_CHAIN. The library (v0.3.0) leaves them as they are. Data of another form has no verdict.
+func verdictOf(data []byte) *expr.Verdict {
+	const head, align = 4, 4 // sizes of struct nlattr
+	var v *expr.Verdict
+	chain := ""
+	for len(data) >= head {
+		size, kind := int(binary.NativeEndian.Uint16(data)), binary.NativeEndian.Uint16(data[2:])
+		if size < head || size > len(data) {
+			return nil
+		}
+		switch content := data[head:size]; {
+		case kind == unix.NFTA_VERDICT_CODE && len(content) == 4:
+			v = &expr.Verdict{Kind: expr.VerdictKind(int32(binary.BigEndian.Uint32(content)))}
+		case kind == unix.NFTA_VERDICT_CHAIN:
+			chain = string(bytes.TrimRight(content, "\x00"))
+		}
+		data = data[min(len(data), (size+align-1)/align*align):]
+	}
+	if v != nil {
+		v.Chain = chain
+	}
+	return v
 }
