@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,6 +121,38 @@ func TestPodsMadeByContainerd(t *testing.T) {
 	if err := client.ping(3, "0.2", again.IPs...); err != nil {
 		t.Error(err)
 	}
+	t.Run("a pod that containerd has lost gives its addresses back", func(t *testing.T) {
+		lost := a.begin(t, "lost", 18083)
+		a.lose(t, lost)
+		sandboxtest.Until(t, 3*time.Minute, "the lost pod's addresses to be free", func() error { return a.freed(lost, 18083) })
+		if err := a.freed(again, 18082); err == nil {
+			t.Error("a living pod's addresses are free")
+		}
+		if err := client.ping(3, "0.2", again.IPs...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// freed returns an error while a pod still holds addresses, or a rule for its port.
+func (r *runtime) freed(p pod, hostPort int) error {
+	leases, err := r.node.Output("ls", "/var/lib/cni/networks/loden")
+	if err != nil {
+		return err
+	}
+	rules, err := r.node.Output("iptables-save", "-t", "nat")
+	if err != nil {
+		return err
+	}
+	for _, ip := range p.IPs {
+		if strings.Contains(leases, ip.String()+"\n") {
+			return fmt.Errorf("%s is in use", ip)
+		}
+	}
+	if strings.Contains(rules, "dport "+strconv.Itoa(hostPort)) {
+		return fmt.Errorf("there are rules for port %d", hostPort)
+	}
+	return nil
 }
 
 // upgradeUnderStream pings both ways of life through everything that may be restarted, and

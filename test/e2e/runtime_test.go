@@ -122,8 +122,21 @@ type pod struct {
 	IPs       []netip.Addr `json:"ips"`
 }
 
-// run makes a pod that serves its name over HTTP at port 80, and at hostPort of the node.
+// run makes a pod that serves its name over HTTP at port 80, and at hostPort of the node, and
+// stops it at the end of the test.
 func (r *runtime) run(t *testing.T, name string, hostPort int) pod {
+	t.Helper()
+	p := r.begin(t, name, hostPort)
+	t.Cleanup(func() {
+		if err := r.node.Run(r.cri, r.dir+"/sock", "stop", p.Pod); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// begin is run without the stop.
+func (r *runtime) begin(t *testing.T, name string, hostPort int) pod {
 	t.Helper()
 	serve := "echo " + name + " >/tmp/index.html; exec httpd -f -p 80 -h /tmp"
 	out, err := r.node.Output(r.cri, r.dir+"/sock", "run", name, podImage, strconv.Itoa(hostPort), "/bin/sh", "-c", serve)
@@ -134,12 +147,36 @@ func (r *runtime) run(t *testing.T, name string, hostPort int) pod {
 	if err := json.Unmarshal([]byte(out), &p); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	t.Cleanup(func() {
-		if err := r.node.Run(r.cri, r.dir+"/sock", "stop", p.Pod); err != nil {
-			t.Error(err)
-		}
-	})
 	return p
+}
+
+// lose takes a pod from containerd as a crash does: its processes end, its network namespace goes,
+// and containerd knows nothing of it any more. Nobody calls DEL.
+func (r *runtime) lose(t *testing.T, p pod) {
+	t.Helper()
+	ctr := func(words ...string) error {
+		return r.node.Run("ctr", append([]string{"-a", r.dir + "/sock", "-n", "k8s.io"}, words...)...)
+	}
+	for _, id := range []string{p.Container, p.Pod} {
+		// containerd sees the end of the process too, and may remove the task at the same time.
+		sandboxtest.Until(t, 30*time.Second, "containerd to forget "+id, func() error {
+			killed := ctr("task", "rm", "-f", id)
+			if err := ctr("container", "rm", id); err != nil {
+				return errors.Join(killed, err)
+			}
+			return nil
+		})
+	}
+	r.stop(t)
+	out, err := r.node.Output("cat", "/var/lib/cni/loden/loden/"+p.Pod+"@eth0")
+	var record struct{ NetNS string }
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &record)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.node.Run("sh", "-c", `umount "$1" 2>/dev/null; rm "$1"`, "sh", record.NetNS); err != nil {
+		t.Error(err)
+	}
+	r.start(t)
 }
 
 // exec runs a command in the pod and returns its output.
