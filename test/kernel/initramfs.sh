@@ -50,7 +50,10 @@ done
 cp "$tree/lib/modules/$version"/modules.order "$tree/lib/modules/$version"/modules.builtin* usr/lib/modules/"$version"/
 depmod -b "$guest" "$version"
 
-cp -r "$root/bin" work/bin
+mkdir -p work/bin
+for program in loden loden-cni loden-lab cni etcd etcdctl; do # bin may hold a whole Kubernetes beside them
+	cp -r "$root/bin/$program" work/bin/
+done
 mkdir -p work/test/kernel work/test/interop work/backend
 cp "$root/.cache/kernel/backend.test" work/backend/
 cp "$root/.cache/kernel/kernel.test" work/test/kernel/

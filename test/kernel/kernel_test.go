@@ -8,6 +8,7 @@ package kernel_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,9 @@ import (
 )
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// restarts is how often the daemons of a cluster are ended and started under its streams.
+var restarts = flag.Int("restarts", 8, "restarts of daemons under the streams of each cluster")
 
 // limit bounds every wait: the guest's processor is emulated.
 const limit = 5 * time.Minute
@@ -126,11 +130,16 @@ func TestClusterWorksAndRestartsLoseNoPacket(t *testing.T) {
 			up(t, l)
 			wants(t, l, c.engines)
 			good(t, l)
+			w := newWitness(t, l)
 			underStreams(t, l, func() {
-				for i := range 8 {
+				for i := range *restarts {
+					w.note("restart %d of %s", i, l.Nodes[i%2].Name)
 					restart(t, l.Nodes[i%2], []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/2%2])
 				}
 			})
+			if t.Failed() {
+				w.report(t)
+			}
 			for _, n := range l.Nodes {
 				out, err := n.Loden(append([]string{"plan", "--timeout", limit.String()}, n.Flags()...)...)
 				if err != nil || strings.TrimSpace(out) != "no change" {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# run.sh [TEST-PATTERN]: the tests of kernel WireGuard, on a machine whose own kernel may have none. It boots Debian's cloud
+# run.sh [TEST-PATTERN [RESTARTS]]: the tests of kernel WireGuard, on a machine whose own kernel may have none. It boots Debian's cloud
 # kernel in QEMU without any special right or processor feature, and runs the programs of bin/ and three test binaries in it.
-# Downloads are kept in .cache/kernel. `make build` must have run.
+# RESTARTS is how often the daemons of a cluster are ended and started under its streams (8). Downloads are kept in .cache/kernel. `make build` must have run.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -43,7 +43,7 @@ status=0
 timeout "$limit" qemu-system-x86_64 -accel "$accel" -cpu max -smp 2 -m 3072 \
 	-nographic -no-reboot -nodefaults -serial stdio \
 	-kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/guest.cpio" \
-	-append "console=ttyS0 panic=-1 quiet loden.tests=$pattern" </dev/null | stdbuf -oL tr -d '\r' | tee "$log" || status=$?
+	-append "console=ttyS0 panic=-1 quiet loden.tests=$pattern loden.restarts=${2:-8}" </dev/null | stdbuf -oL tr -d '\r' | tee "$log" || status=$?
 
 # The guest has no other way to tell how it went.
 grep -q '^GUEST VERDICT: good$' "$log" || { echo "run.sh: the guest did not say that all is good (status $status, console in $log)" >&2; exit 1; }
