@@ -43,7 +43,7 @@ status=0
 timeout "$limit" qemu-system-x86_64 -accel "$accel" -cpu max -smp 2 -m 3072 \
 	-nographic -no-reboot -nodefaults -serial stdio \
 	-kernel "$tree/boot/vmlinuz-$version" -initrd "$cache/guest.cpio" \
-	-append "console=ttyS0 panic=-1 quiet loden.tests=$pattern loden.restarts=${2:-8}" </dev/null | stdbuf -oL tr -d '\r' | tee "$log" || status=$?
+	-append "console=ttyS0 panic=-1 quiet log_buf_len=2M loden.tests=$pattern loden.restarts=${2:-8}" </dev/null | stdbuf -oL tr -d '\r' | tee "$log" || status=$?
 
 # The guest has no other way to tell how it went.
 grep -q '^GUEST VERDICT: good$' "$log" || { echo "run.sh: the guest did not say that all is good (status $status, console in $log)" >&2; exit 1; }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/loden-net/loden/test/lab"
 	"github.com/loden-net/loden/test/sandbox"
 )
@@ -44,6 +46,10 @@ func newWitness(t *testing.T, l *lab.Lab) *witness {
 		if err := os.WriteFile(tracing+set[0], []byte(set[1]), 0o600); err != nil {
 			t.Logf("the kernel does not trace drops: %v", err)
 		}
+	}
+	// The kernel's WireGuard tells its handshakes and keypairs.
+	if err := os.WriteFile("/proc/dynamic_debug/control", []byte("module wireguard +p"), 0o600); err != nil {
+		t.Logf("the kernel does not tell handshakes: %v", err)
 	}
 	w.before = w.counters()
 	return w
@@ -173,6 +179,16 @@ func (w *witness) report(t *testing.T) {
 		if strings.Contains(line, "kfree_skb") || strings.Contains(line, "marker") || strings.Contains(line, "tracing_mark_write") || strings.Contains(line, "sched_process_exec") {
 			t.Logf("trace %s", strings.TrimRight(line, "\n"))
 		}
+	}
+	log := make([]byte, 1<<20)
+	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, log)
+	for line := range strings.Lines(string(log[:max(n, 0)])) {
+		if strings.Contains(line, "wireguard:") {
+			t.Logf("kernel log %s", strings.TrimRight(line, "\n"))
+		}
+	}
+	if err != nil {
+		t.Logf("no kernel log: %v", err)
 	}
 	if stats, err := filepath.Glob(tracing + "per_cpu/cpu*/stats"); err == nil {
 		for _, path := range stats {
