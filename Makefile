@@ -199,6 +199,20 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 docs: programs ## the generated reference of the command line
 	$(BIN)/loden docs docs/reference
 
+# make install PREFIX=/usr DESTDIR=…: programs, CNI plugins, manual pages, shell completion.
+PREFIX ?= /usr/local
+.PHONY: man install
+man: programs ## the manual pages, in bin/man/
+	rm -rf $(BIN)/man && $(BIN)/loden man $(BIN)/man
+install: build man ## install the programs, plugins, manual pages and shell completion below PREFIX (/usr/local)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/loden/cni share/man/man8 share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d)
+	install -m 755 $(BIN)/loden $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(BIN)/loden-cni $(BIN)/cni/* $(DESTDIR)$(PREFIX)/lib/loden/cni/
+	install -m 644 $(BIN)/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	$(BIN)/loden completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/loden
+	$(BIN)/loden completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_loden
+	$(BIN)/loden completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/loden.fish
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -166,6 +166,7 @@ func leaseReleaseCommand(flags *config.Node) *cobra.Command {
 	var reservation bool
 	cmd := &cobra.Command{
 		Use: "release NODE", Short: "Give back the lease of a node that is gone", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: completeNodes(flags, 1),
 		Long: "Give back the lease of a node that is gone, without waiting for it to run out. A lease that flannel wrote has no " +
 			"node name: give its key, such as '10.5.1.0-24'. A node that still runs claims its subnets again at once. A " +
 			"reservation stays for its node, unless --reservation removes it.",

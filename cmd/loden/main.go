@@ -113,7 +113,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		networkCommand(&flags), lease, runCommand(&flags), planCommand(&flags), statusCommand(&flags), downCommand(&flags), checkCommand(&flags),
 		doctorCommand(&flags), whyCommand(&flags),
-		engineCommand(&flags), envCommand(), versionCommand(), docsCommand(),
+		engineCommand(&flags), envCommand(), versionCommand(), docsCommand(), manCommand(),
 	)
 	strict(root)
 	completeChoices(root)
