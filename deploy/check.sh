@@ -64,4 +64,16 @@ if "$kube" chart chart 2>"$tmp/said" >/dev/null || ! grep -q 'say where etcd is'
 	echo "a chart without etcd was rendered"
 	exit 1
 fi
+# Alert rules and their tests, and the dashboard's queries as rules; promtool is in Debian's package prometheus.
+if command -v promtool >/dev/null; then
+	(cd monitoring && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >"$tmp/said" || { cat "$tmp/said"; exit 1; }
+	{
+		printf 'groups:\n- name: dashboard\n  rules:\n'
+		sed -n 's/^ *"expr": \(".*"\),\{0,1\}$/  - {record: "panel", expr: \1}/p' monitoring/dashboard.json | sed 's/\$instance/.*/g' | awk '{sub(/"panel"/, "\"panel_" NR "\""); print}'
+	} >"$tmp/panels.yaml"
+	promtool check rules "$tmp/panels.yaml" >"$tmp/said" || { cat "$tmp/said" "$tmp/panels.yaml"; exit 1; }
+	echo "monitoring: $(grep -c 'alert:' monitoring/alerts.yaml) alert rules with tests, $(grep -c record: "$tmp/panels.yaml") queries of the dashboard"
+else
+	echo "monitoring: not checked, there is no promtool (apt-get install prometheus)"
+fi
 systemd/check.sh

@@ -131,6 +131,7 @@ func TestMetricsAreTheReport(t *testing.T) {
 	for _, want := range []string{
 		`loden_build_info{engine="kernel",firewall="iptables (nft)",version="v1"} 1`,
 		`loden_engines_replaced_total 2`, `loden_engine_dropped_packets_total{reason="no-peer"} 7`,
+		`loden_problems_by_kind{kind="lease"} 1`, `loden_problems_by_kind{kind="etcd"} 1`, `loden_problems_by_kind{kind="peer-down"} 0`,
 		`loden_ready 1`, `loden_store_up 0`, `loden_problems 1`, `loden_held_leases 1`,
 		`loden_peers{state="connected"} 1`, `loden_peers{state="idle"} 1`,
 		`loden_passes_total{result="incomplete"} 1`, `loden_changes_total{part="routes"} 4`,

@@ -30,7 +30,7 @@ var (
 	metricSnapshot = metric("loden_snapshot_age_seconds", "How long the leases that the peers come from have been out of date at most; 0 while etcd answers.")
 	metricPeers    = metric("loden_peers", "Peers, by whether they shook hands in the last 3 minutes.", "state")
 	metricHeld     = metric("loden_held_leases", "Leases that vanished with many others and are held as peers.")
-	metricProblems = metric("loden_problems", "Leases and entries in the store that are not used.")
+	metricProblems = metric("loden_problems", "Problems that the node names: leases and entries in the store that are not used, and faults of the host.")
 	metricPasses   = metric("loden_passes_total", "Passes of the reconciler.", "result")
 	metricChanges  = metric("loden_changes_total", "Changes made to the host.", "part")
 	metricGuard    = metric("loden_plaintext_blocked_packets_total", "Packets with overlay addresses that the guard caught.", "family", "direction")
@@ -45,10 +45,11 @@ var (
 
 // metricsHandler serves a registry of its own, without the metrics of other libraries. It has
 // the memory of the Go runtime (go_…) and the CPU time, memory and descriptors of the daemon (process_…).
-func metricsHandler(report func(context.Context) Report) http.Handler {
+func metricsHandler(report func(context.Context) Report, more ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{report}, // a fresh registry has no other collector
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(more...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
@@ -75,6 +76,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(metricSince, unixSeconds(rep.Store.Since))
 	gauge(metricHeld, float64(len(rep.Store.Held)))
 	gauge(metricProblems, float64(len(rep.Problems)))
+	collectProblems(rep, gauge)
 	gauge(metricSnapshot, rep.Store.age(time.Now()).Seconds())
 	count(metricPasses, float64(rep.Passes.Total-rep.Passes.Failed), "complete")
 	count(metricPasses, float64(rep.Passes.Failed), "incomplete")

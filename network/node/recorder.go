@@ -20,6 +20,7 @@ type recorder struct {
 	report  func(context.Context) Report
 	events  history.Events
 	samples *history.Samples
+	metrics histograms
 
 	mu       sync.Mutex // guards the fields below
 	pass     opt.Option[network.Status]
@@ -34,7 +35,7 @@ type byteCounters struct {
 }
 
 func newRecorder(report func(context.Context) Report) *recorder {
-	return &recorder{report: report, samples: history.NewSamples()}
+	return &recorder{report: report, samples: history.NewSamples(), metrics: newHistograms()}
 }
 
 // passed records the events of a pass. It does not block.
@@ -44,6 +45,7 @@ func (r *recorder) passed(s network.Status) {
 	r.pass = opt.Some(s)
 	r.mu.Unlock()
 	r.events.Add(passEvents(before, s)...)
+	r.metrics.passed(s)
 }
 
 // reported records the events of a report. Reports must come in the order in which they were made.
@@ -65,6 +67,7 @@ func (r *recorder) Run(ctx context.Context) error {
 		now := time.Now()
 		if samples := r.sample(rep, now); !incomplete(rep) {
 			r.samples.Add(now, samples)
+			r.metrics.sampled(samples)
 		}
 	}
 	return nil
