@@ -65,7 +65,7 @@ function placeOf(i, n) {
 
 // viewBox returns the part of the drawing that the nodes and their names take.
 function viewBox(places, n) {
-  const aside = 110, above = n > levelNames ? aside : 40;
+  const aside = 110, above = n > levelNames ? aside : 64;
   const [left, right] = [Math.min(...places.map((p) => p.x)) - aside, Math.max(...places.map((p) => p.x)) + aside];
   const [top, bottom] = [Math.min(...places.map((p) => p.y)) - above, Math.max(...places.map((p) => p.y)) + above];
   return [left, top, right - left, bottom - top].map((x) => x.toFixed(0)).join(" ");
