@@ -48,6 +48,32 @@ if "$kube" chart chart "$tmp/values.yaml" 2>"$tmp/said" >/dev/null || ! grep -q 
 	echo "a chart whose engine has another interface than its daemon was rendered"
 	exit 1
 fi
+# What a chart of an operator's own values must say, and must refuse.
+"$kube" chart chart chart/ci/monitored.yaml >"$tmp/out"
+need 'the label of the namespace' 'pod-security.kubernetes.io/enforce: privileged'
+need 'the own etcd of an IPv6-only cluster' 'https://\[\$\(STORE_SERVICE_HOST\)\]'
+need 'the probe of all addresses' 'host: "::1", port: 8081'
+need 'the scraped address' 'replacement: .\[\$1\]:8081'
+need 'the pull secret' 'name: my-registry'
+need 'the extra environment' 'name: LODEN_LOG_LEVEL'
+"$kube" chart chart chart/ci/uninstall.yaml >"$tmp/out"
+need 'the removal from every node' '^        - down$'
+refuse 'a daemon beside the removal' '^        - run$'
+# no VALUES PATTERN: a chart with these values is refused with this complaint
+no() {
+	printf '%s\n' "$1" >"$tmp/values.yaml"
+	if "$kube" chart chart "$tmp/values.yaml" 2>"$tmp/said" >/dev/null || ! grep -q "$2" "$tmp/said"; then
+		echo "a chart with $1 was rendered, or refused without \"$2\":"
+		cat "$tmp/said"
+		exit 1
+	fi
+}
+no 'etcd: {own: true}
+podMonitor: {enabled: true}' 'does not reach loopback'
+no 'etcd: {own: true}
+listenAdress: "[::1]:8081"' 'listenAdress'
+no 'etcd: {endpoints: ["192.0.2.1:2379"]}' 'etcd.endpoints'
+no 'etcd: {own: true, ownFamily: ipv6}' 'ownFamily'
 # Loden's own etcd: the rendered flags and certificates, with a real etcd, a client with the
 # certificate, and clients without.
 for way in kustomize chart; do

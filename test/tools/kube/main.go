@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 func main() {
@@ -123,7 +124,11 @@ func check(text []byte) error {
 		if !bytes.Contains(buffer[:n], []byte("kind:")) {
 			continue // a template that renders to an empty text
 		}
-		if _, kind, err := decoder.Decode(buffer[:n], nil, nil); err != nil {
+		if bytes.Contains(buffer[:n], []byte("kind: PodMonitor")) {
+			if err := sigsyaml.UnmarshalStrict(buffer[:n], &podMonitor{}); err != nil {
+				return fmt.Errorf("PodMonitor: %w in\n%s", err, buffer[:n])
+			}
+		} else if _, kind, err := decoder.Decode(buffer[:n], nil, nil); err != nil {
 			return fmt.Errorf("%v: %w in\n%s", kind, err, buffer[:n])
 		}
 		objects++
