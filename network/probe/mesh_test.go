@@ -27,6 +27,8 @@ type mesh struct {
 	delay time.Duration
 	sent  map[netip.Addr]int // packets by sender
 	nodes []*meshNode
+
+	byAddr map[netip.Addr]*meshNode
 }
 
 // meshNode is a node of the mesh.
@@ -38,6 +40,8 @@ type meshNode struct {
 	stop    func()
 	changes []Change
 	answer  func(question string) ([]byte, error)
+
+	keys *seals // of a node without a service that echoes; nil: its port is closed
 
 	traffic map[wgtypes.Key]Traffic // guarded by the lock of the mesh
 }
@@ -51,7 +55,7 @@ type end struct {
 }
 
 func newMesh(t testing.TB) *mesh {
-	return &mesh{t: t, ends: map[netip.Addr]*end{}, delay: time.Millisecond, sent: map[netip.Addr]int{}}
+	return &mesh{t: t, ends: map[netip.Addr]*end{}, delay: time.Millisecond, sent: map[netip.Addr]int{}, byAddr: map[netip.Addr]*meshNode{}}
 }
 
 func (m *mesh) with(change func()) {
@@ -91,14 +95,7 @@ func (m *mesh) count(from, to netip.Addr, size int64) {
 	a.traffic[b.key], b.traffic[a.key] = sent, received
 }
 
-func (m *mesh) at(a netip.Addr) *meshNode {
-	for _, n := range m.nodes {
-		if n.addrs.Of(opt.FamilyOf(a)) == opt.Some(a) {
-			return n
-		}
-	}
-	return nil
-}
+func (m *mesh) at(a netip.Addr) *meshNode { return m.byAddr[a] }
 
 // arrive delivers a datagram, or refuses it when the port is closed.
 func (m *mesh) arrive(from, to netip.Addr, datagram []byte) {
@@ -106,6 +103,10 @@ func (m *mesh) arrive(from, to netip.Addr, datagram []byte) {
 	defer m.mu.Unlock()
 	if e, ok := m.ends[to]; ok {
 		e.arrivals <- arrival{from: from, data: datagram}
+		return
+	}
+	if n := m.at(to); n != nil && n.keys != nil {
+		m.echo(n, from, datagram)
 		return
 	}
 	if back, ok := m.ends[from]; ok && m.at(to) != nil && (m.drop == nil || !m.drop(to, from, 100)) {
@@ -140,18 +141,28 @@ const meshMTU = 1420
 // add adds nodes that know each other.
 func (m *mesh) add(names ...string) {
 	for _, name := range names {
-		i := byte(len(m.nodes) + 1)
-		n := &meshNode{name: name, key: publicOf(i), traffic: map[wgtypes.Key]Traffic{}, addrs: opt.Dual[netip.Addr]{
-			V4: opt.Some(netip.AddrFrom4([4]byte{10, 244, i, 0})),
-			V6: opt.Some(netip.AddrFrom16([16]byte{0: 0xfd, 7: i})),
-		}}
+		n := m.newNode(name, len(m.nodes)+1)
 		m.with(func() { m.nodes = append(m.nodes, n) })
 	}
 }
 
-func secretOf(i byte) [32]byte { return [32]byte{0: 8, 1: i, 31: 64} }
+func (m *mesh) newNode(name string, i int) *meshNode {
+	hi, lo := byte(i>>8), byte(i)
+	n := &meshNode{name: name, key: publicOf(i), traffic: map[wgtypes.Key]Traffic{}, addrs: opt.Dual[netip.Addr]{
+		V4: opt.Some(netip.AddrFrom4([4]byte{10, 244 + hi, lo, 0})),
+		V6: opt.Some(netip.AddrFrom16([16]byte{0: 0xfd, 6: hi, 7: lo})),
+	}}
+	m.with(func() {
+		for _, a := range n.addrs.All() {
+			m.byAddr[a] = n
+		}
+	})
+	return n
+}
 
-func publicOf(i byte) wgtypes.Key {
+func secretOf(i int) [32]byte { return [32]byte{0: 8, 1: byte(i), 2: byte(i >> 8), 31: 64} }
+
+func publicOf(i int) wgtypes.Key {
 	secret := secretOf(i)
 	public, _ := curve25519.X25519(secret[:], curve25519.Basepoint) // the base point is of full order
 	return wgtypes.Key(public)
@@ -163,7 +174,7 @@ func (m *mesh) options(i int) Options {
 	return Options{
 		Name: n.name, Public: n.key, Interval: 10 * time.Second, Log: zerolog.New(zerolog.NewTestWriter(m.t)), open: m.open,
 		Shared: func(peer wgtypes.Key) ([32]byte, error) {
-			secret := secretOf(byte(i + 1))
+			secret := secretOf(i + 1)
 			shared, err := curve25519.X25519(secret[:], peer[:])
 			return [32]byte(shared), err
 		},
