@@ -69,7 +69,7 @@ func TestMessageComesBackFromItsBytesAndFillsTheSize(t *testing.T) {
 func FuzzDatagram(f *testing.F) {
 	ab, ba := pair(f)
 	sealed, _ := ab.seal(message{kind: fetch, body: request{size: 100, question: "report"}.encode()}.encode(300))
-	for _, seed := range [][]byte{nil, []byte(magic), sealed, message{kind: ask}.encode(0), message{kind: piece, body: portion{total: 9}.encode()}.encode(64)} {
+	for _, seed := range [][]byte{nil, []byte(magic), sealed, message{kind: ask}.encode(0), message{kind: fetch, body: request{size: 100}.encode()}.encode(0), message{kind: piece, body: portion{total: 9}.encode()}.encode(64)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
