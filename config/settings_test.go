@@ -86,7 +86,7 @@ func TestSettingsAreValidValuesOfTheText(t *testing.T) {
 	var n config.Node
 	err := allFlags(&n).Parse([]string{
 		"--node-name=a", "--public-ip=192.0.2.1", "--public-ipv6=2001:db8::1", "--iface-regex=^eth", "--iface-can-reach=198.51.100.1",
-		"--masq-exclude=192.0.2.9/24", "--masq-mark=0x40/0xc0", "--listen-port=4000", "--wire-sample=1m",
+		"--masq-exclude=192.0.2.9/24", "--masq-mark=0x40/0xc0", "--listen-port=4000", "--wire-sample=1m", "--guard-ports=22380,22379",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +103,9 @@ func TestSettingsAreValidValuesOfTheText(t *testing.T) {
 	}
 	if s.Rules.Mark != (config.Mark{Value: 0x40, Mask: 0xc0}) || s.Rules.Exclude[0].String() != "192.0.2.0/24" {
 		t.Errorf("rules: %+v", s.Rules)
+	}
+	if s.Rules.GuardPorts.String() != "22379,22380" {
+		t.Errorf("closed ports: %q", s.Rules.GuardPorts)
 	}
 	if s.ListenPort != 4000 || s.WireSample != time.Minute || s.StoreWait != 5*time.Minute {
 		t.Errorf("got %+v", s)
