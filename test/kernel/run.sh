@@ -1,7 +1,8 @@
 #!/bin/sh
 # run.sh [TEST-PATTERN [RESTARTS]]: the tests of kernel WireGuard, on a machine whose own kernel may have none. It boots Debian's cloud
 # kernel in QEMU without any special right or processor feature, and runs the programs of bin/ and three test binaries in it.
-# RESTARTS is how often the daemons of a cluster are ended and started under its streams (8). Downloads are kept in .cache/kernel. `make build` must have run.
+# RESTARTS is how often the daemons of a cluster are ended and started under its streams (8).
+# Downloads are kept in .cache/kernel. `make build` must have run.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
