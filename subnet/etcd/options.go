@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -34,6 +35,11 @@ type Options struct {
 	RPCTimeout  time.Duration // of a request, from sending to answer; 5 s
 	Probe       time.Duration // how often to ask whether etcd is still the same and our lease still ours; 30 s
 	Relist      time.Duration // how often to list all leases again without a reason; 30 min
+
+	// HostAddresses returns the addresses of the host's interfaces; nil asks the kernel, at each
+	// request and five times a second while it is under way. A program with thousands of registries
+	// asks for all of them at once.
+	HostAddresses func() (map[netip.Addr]bool, error)
 }
 
 // filled returns o with its defaults.

@@ -65,6 +65,9 @@ func Open(ctx context.Context, opts Options, log zerolog.Logger) (*Registry, err
 	}
 	conf.Context = context.WithoutCancel(ctx) // Close ends it; a registry outlives the start-up that opens it
 	c := &client{opts: opts, config: conf, health: health{since: time.Now()}, connections: newConnections(conf.DialKeepAliveTimeout)}
+	if opts.HostAddresses != nil {
+		c.connections.hostAddresses = opts.HostAddresses
+	}
 	if proxyHint(opts.Endpoints, http.ProxyFromEnvironment) == "" { // a dialer of our own would pass the proxy by
 		c.config.DialOptions = append(c.config.DialOptions, grpc.WithContextDialer(c.connections.dial))
 	}
