@@ -38,6 +38,7 @@ func newNode(h *host, st store) *node {
 	s := h.settings
 	n := &node{linux: trace.Linux{}, settings: s, host: h, store: st, log: s.Log, firstPass: make(chan struct{})}
 	n.recorder = newRecorder(func(ctx context.Context) Report { return n.reporter.report(ctx) })
+	n.recorder.look = n.look
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
 	n.keeper.lost = n.recorder.lost

@@ -18,6 +18,7 @@ import (
 // newRecorder.
 type recorder struct {
 	report  func(context.Context) Report
+	look    func(context.Context) []flow // at the packets that arrive in plaintext; may block for some seconds
 	events  history.Events
 	samples *history.Samples
 	metrics histograms
@@ -35,7 +36,7 @@ type byteCounters struct {
 }
 
 func newRecorder(report func(context.Context) Report) *recorder {
-	return &recorder{report: report, samples: history.NewSamples(), metrics: newHistograms()}
+	return &recorder{report: report, look: func(context.Context) []flow { return nil }, samples: history.NewSamples(), metrics: newHistograms()}
 }
 
 // passed records the events of a pass. It does not block.
@@ -62,6 +63,7 @@ func (r *recorder) reported(rep Report) {
 
 // Run takes samples until ctx ends, and then returns nil.
 func (r *recorder) Run(ctx context.Context) error {
+	before := r.report(ctx)
 	for wait.For(ctx, r.samples.Step()) {
 		rep := r.report(ctx)
 		now := time.Now()
@@ -69,6 +71,8 @@ func (r *recorder) Run(ctx context.Context) error {
 			r.samples.Add(now, samples)
 			r.metrics.sampled(samples)
 		}
+		r.nameCatches(ctx, before, rep)
+		before = rep
 	}
 	return nil
 }

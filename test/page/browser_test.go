@@ -182,7 +182,7 @@ func TestThePageInABrowser(t *testing.T) {
 	t.Run("two hundred nodes, by keyboard", func(t *testing.T) {
 		b := open(t, ctx, page.NewCluster(200, time.Now()))
 		b.await(`document.querySelector("canvas.picture") !== null`)
-		b.await(`document.getElementById("topology-summary").textContent.includes("500 of 19900 are drawn")`)
+		b.await(`document.getElementById("topology-summary").textContent.includes("500 of 19900 paths are drawn")`)
 		b.run(chromedp.Focus("canvas.picture", chromedp.ByQuery),
 			chromedp.Evaluate(`for (const key of ["ArrowDown", "ArrowRight", "ArrowRight"]) document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }))`, nil))
 		b.await(`document.querySelector("#matrix-body [aria-live]").textContent.startsWith("control-1 → control-3")`)

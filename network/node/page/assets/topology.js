@@ -14,10 +14,10 @@ let drawn = "";
 
 export function drawTopology(page, choose) {
   const names = page.views.names();
-  const edges = choosePaths(page, allPaths(page, names));
-  const total = (names.length * (names.length - 1)) / 2;
+  const known = allPaths(page, names);
+  const edges = choosePaths(page, known);
   const most = edges.reduce((max, edge) => Math.max(max, edge.rate), 0);
-  const some = edges.length < total ? ` ${edges.length} of ${total} are drawn: those with a fault, those of this node, the busiest.` : "";
+  const some = edges.length < known.length ? ` ${edges.length} of ${known.length} paths are drawn: those with a fault, those of this node, the busiest.` : "";
   setText(byId("topology-summary"), `${count(names.length, "node")}; the busiest path carries ${rate(most)}.${some}`);
 
   const shape = JSON.stringify([names, page.family, edges.map((edge) => [edge.a, edge.b, edge.state, width(edge.rate, most).toFixed(1)])]);
