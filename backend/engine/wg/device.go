@@ -55,6 +55,8 @@ type Device struct {
 	mark  uint32
 	up    bool // the interface, when it was last looked at
 
+	former []*formerPort // guarded by mu
+
 	stamps *stamps.File // nil: initiations are not recorded. Set by KeepStamps before Run
 
 	running     atomic.Bool        // timers run only then
@@ -154,7 +156,7 @@ func (d *Device) stop() {
 	}
 }
 
-// rebind opens sockets on port and closes the sockets before. While the interface is down it only
+// rebind opens sockets on port and retires the sockets before. While the interface is down it only
 // notes the port. The caller holds d.mu.
 func (d *Device) rebind(port uint16) error {
 	if !d.running.Load() || d.local.Down() && !d.up {
@@ -165,18 +167,21 @@ func (d *Device) rebind(port uint16) error {
 		d.port = port
 		return nil
 	}
+	d.closeFormer(func(f *formerPort) bool { return f.port == port })
 	next, err := d.binder.open(port, d.mark)
 	if err != nil {
 		return fmt.Errorf("listen on UDP port %d: %w", port, err)
 	}
 	d.applyOffloads(next)
-	d.unbind()
 	d.port = next.port
-	d.sockets.Store(&next)
+	before := d.sockets.Swap(&next)
 	d.boundPort.Store(uint32(next.port))
 	d.listen(next)
 	for _, p := range d.peers {
 		p.ClearSource()
+	}
+	if before != nil {
+		d.retire(*before)
 	}
 	d.bringUp()
 	d.log.Info().Uint16("port", next.port).Msg("listening")
@@ -192,15 +197,9 @@ func (d *Device) listen(b bound) {
 
 // unbind closes the sockets. The caller holds d.mu.
 func (d *Device) unbind() {
+	d.closeFormer(func(*formerPort) bool { return true })
 	if old := d.sockets.Swap(nil); old != nil {
-		for _, s := range old.all() {
-			full, lost := bufferDrops(s)
-			d.counters.sendFull.Add(full)
-			d.counters.receiveFull.Add(lost)
-			if err := s.Close(); err != nil {
-				d.log.Debug().Err(err).Msg("closed UDP socket")
-			}
-		}
+		d.closeSockets(*old)
 	}
 }
 

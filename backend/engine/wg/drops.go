@@ -97,12 +97,19 @@ func (d *Device) drops() map[string]uint64 {
 // socketDrops returns how many datagrams the sockets dropped for want of room in their send and
 // receive buffers, sockets that are closed by now included.
 func (d *Device) socketDrops() (sendFull, receiveFull uint64) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	sendFull, receiveFull = d.counters.sendFull.Load(), d.counters.receiveFull.Load()
+	var open []socket
 	if b := d.sockets.Load(); b != nil {
-		for _, s := range b.all() {
-			full, lost := bufferDrops(s)
-			sendFull, receiveFull = sendFull+full, receiveFull+lost
-		}
+		open = b.all()
+	}
+	for _, f := range d.former {
+		open = append(open, f.all()...)
+	}
+	for _, s := range open {
+		full, lost := bufferDrops(s)
+		sendFull, receiveFull = sendFull+full, receiveFull+lost
 	}
 	return sendFull, receiveFull
 }

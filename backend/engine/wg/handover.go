@@ -20,6 +20,7 @@ func (d *Device) drain() {
 	d.mu.Lock()
 	d.running.Store(false)
 	d.tunnel.StopReading()
+	d.closeFormer(func(*formerPort) bool { return true }) // the other process does not know them
 	if b := d.sockets.Load(); b != nil {
 		for _, s := range b.all() {
 			s.StopReceiving()

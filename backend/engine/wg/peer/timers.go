@@ -255,6 +255,18 @@ func (p *Peer) sendKeepalive(now Moment) {
 	p.keepaliveWith(k, now)
 }
 
+// Announce sends a keepalive if there is a keypair to send it with: this side has another address, which
+// the peer learns from an authentic message.
+func (p *Peer) Announce(now Moment) Actions {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.current.Load(); k != nil && k.Usable(now) && !p.disabled() {
+		p.keepaliveWith(k, now)
+		p.schedule(now)
+	}
+	return p.actions()
+}
+
 // jitter returns a random delay that spreads retries.
 func (l *Local) jitter() time.Duration {
 	var b [8]byte
