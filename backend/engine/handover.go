@@ -136,7 +136,7 @@ func takeOver(ctx context.Context, o Options) (_ *instance, err error) {
 	if answer.Refused != "" || files[lockFileName] == nil || files[uapiFileName] == nil {
 		return nil, fmt.Errorf("the running engine refused: %.200q", answer.Refused)
 	}
-	s := &instance{o: o, inherited: true, lock: &lockFile{files[lockFileName]}, uapi: files[uapiFileName]}
+	s := &instance{o: o, lock: &lockFile{files[lockFileName]}, uapi: files[uapiFileName]}
 	start, discard, err := s.prepare(conn, answer.Size, files)
 	if err != nil {
 		return nil, err

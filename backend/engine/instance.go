@@ -24,7 +24,6 @@ type instance struct {
 	path dataPath
 
 	stamps     *stamps.File // nil: the implementation does not record initiations
-	inherited  bool         // taken over from another engine: its data path must go on
 	multiQueue bool         // the TUN device may have several queues
 	processors *processors  // nil: the process has other work, and keeps all processors
 	memory     *memory      // nil: the process has other work, and keeps its memory
@@ -158,10 +157,7 @@ func (s *instance) close() {
 func (s *instance) serve(ctx context.Context, ready *announcement) (handedOver bool, err error) {
 	control := controlServer{log: s.o.Log, status: s.status, listen: func() (*net.UnixListener, error) { return listenControl(s.o.RunDir, s.o.Iface) }}
 	defer func() { control.close() }()
-	if control.listener, err = control.listen(); err != nil {
-		if !s.inherited {
-			return false, err
-		}
+	if control.listener, err = control.listen(); err != nil { // controlServer tries again
 		s.o.Log.Error().Err(err).Msg("the control socket is not open yet")
 	}
 	if err := ready.done(); err != nil { // the process that started this engine has gone
