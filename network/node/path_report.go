@@ -41,8 +41,11 @@ func (p *prober) pathsOf(key wgtypes.Key, subnets opt.Dual[netip.Prefix]) (paths
 	return paths, worst
 }
 
+// familyName returns the name of a family in reports: ipv4, ipv6.
+func familyName(f opt.Family) string { return strings.ToLower(f.String()) }
+
 func (p *prober) pathOf(key wgtypes.Key, f opt.Family) PathReport {
-	family := strings.ToLower(f.String())
+	family := familyName(f)
 	if p.interval <= 0 {
 		return PathReport{Family: family, State: probe.Unknown, Reason: "--probe-interval 0 switches probes off"}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/wait"
 	"github.com/loden-net/loden/network"
 	"github.com/loden-net/loden/network/probe"
 )
@@ -27,6 +28,7 @@ type prober struct {
 	device    deviceStatus
 	heldNodes func() []string
 	log       zerolog.Logger
+	silent    wait.Signal // a path became silent
 
 	mu   sync.Mutex // guards last
 	last probeInputs
@@ -43,7 +45,7 @@ type probeInputs struct {
 // newProber returns a prober that has sent no packet. answer answers the questions of peers.
 func newProber(h *host, feed *leaseFeed, answer func(ctx context.Context, from wgtypes.Key, text string) ([]byte, error)) *prober {
 	p := &prober{
-		interval: h.settings.ProbeInterval, iface: h.settings.Interface, device: h.device, heldNodes: feed.held, log: h.log,
+		interval: h.settings.ProbeInterval, iface: h.settings.Interface, device: h.device, heldNodes: feed.held, log: h.log, silent: wait.NewSignal(),
 	}
 	p.Service = probe.New(probe.Options{
 		Name: h.settings.Name, Public: h.key.Public(), Interval: h.settings.ProbeInterval, Log: h.log,
@@ -114,6 +116,9 @@ func (p *prober) changed(c probe.Change) {
 	if c.From == probe.Unknown && c.Path.State == probe.Up {
 		p.log.Debug().Str("node", c.Node).Stringer("family", c.Family).Msg("path is up")
 		return
+	}
+	if c.Path.State == probe.Down {
+		p.silent.Set()
 	}
 	e := p.log.Info()
 	if c.Path.State != probe.Up {

@@ -20,10 +20,12 @@ type question func(ctx context.Context, from wgtypes.Key, argument string) ([]by
 // changes no part of the node, and its answer holds no secret.
 func (n *node) questions() map[string]question {
 	return map[string]question{
-		"report": n.ownReport,
-		"row":    n.ownRow,
-		"view":   n.ownView,
-		"why":    n.answerWhy,
+		"report":  n.ownReport,
+		"row":     n.ownRow,
+		"heard":   n.answerHeard,
+		"witness": n.answerWitness,
+		"view":    n.ownView,
+		"why":     n.answerWhy,
 	}
 }
 

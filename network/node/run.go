@@ -136,6 +136,7 @@ func (n *node) start(ctx context.Context, g *errgroup.Group, watchers ...watcher
 	}
 	g.Go(func() error { return n.sampler.Run(ctx, n.sampleOptions) })
 	g.Go(func() error { return n.prober.Run(ctx) })
+	g.Go(func() error { return n.hear(ctx) })
 	g.Go(func() error { return n.tellSystemd(ctx) })
 	if cni := n.host.cni; cni.confDir != "" && cni.binDir != "" {
 		ticks, stop := ticker(collectEvery)

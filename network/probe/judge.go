@@ -117,7 +117,7 @@ func (s *subject) silent(f opt.Family, p *path, from, now time.Time) Path {
 	if since(now, p.theirsAt) < freshView && p.theirsAt.After(from.Add(answerTime)) {
 		return s.heard(p, from, now)
 	}
-	if o := p.hearing; !o.at.Before(from) && o.heard < freshView {
+	if p.hearing.hears(now, from) {
 		return Path{
 			State:  OneWay,
 			Reason: fmt.Sprintf("packets of this node reach %s, and no packet of %s has arrived here for %s", s.name, s.name, span(now, earlier(from, p.heard))),

@@ -57,12 +57,6 @@ type path struct {
 	verdict  Path
 }
 
-// opinion is the peer's view of this node, as a third node brought it.
-type opinion struct {
-	at    time.Time     // zero: none
-	heard time.Duration // since the peer heard this node, at that time; never
-}
-
 // Path is the judgement of a path.
 type Path struct {
 	State  string    // Up, Degraded, OneWay, MTU, Down, Unknown

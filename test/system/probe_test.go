@@ -132,7 +132,7 @@ func TestFaultsBetweenNodesAreNamed(t *testing.T) {
 	}{
 		{"datagrams above 1400 bytes are dropped", a, narrow, "mtu"},
 		{"the peer does not hear", a, mute, "one-way"},
-		{"the peer is not heard", mute, a, "down"},
+		{"the peer is not heard, and a third node says that it hears", mute, a, "one-way"},
 		{"UDP is dropped in both directions", a, split, "down"},
 		{"the host of the peer is dead", a, dead, "down"},
 		{"none", a, l.Nodes[5], "up"},
