@@ -11,6 +11,7 @@ import (
 	"github.com/loden-net/loden/config"
 	"github.com/loden-net/loden/config/diff"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/subnet"
 )
 
 // The parts that need the kernel alone, for tests of each part by itself.
@@ -107,3 +108,10 @@ func GatewayWatch(again func(time.Duration)) func([]diff.Change) []diff.Change {
 	w := &gatewayWatch{again: again}
 	return func(missing []diff.Change) []diff.Change { return w.due(missing, time.Now()) }
 }
+
+// Planner is the reconciler's planner.
+type Planner struct{ planner }
+
+func (p *Planner) Plan(in Inputs) (State, []subnet.Problem) { return p.plan(in) }
+
+func (p *Planner) Follow(leases subnet.Leases) (State, []subnet.Problem) { return p.follow(leases) }

@@ -51,20 +51,29 @@ type State struct {
 }
 
 // Plan returns the desired state of this node's kernel, and the problems of the leases that it
-// was given. It is pure and total; the order of the leases does not matter. A lease with a
-// problem is no peer; the other leases are not affected.
+// was given. It is pure and total. A lease with a problem is no peer; the other leases are not
+// affected. The reconciler's planner computes the same at the cost of what changed.
 func Plan(in Inputs) (State, []subnet.Problem) {
 	own, ok := in.Lease.Get()
 	if !ok {
 		return State{}, nil
 	}
-	good, invalid := subnet.Validate(in.Network, subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}, in.Leases.Slice())
-	state, problems := planFor(in, own, good)
-	return state, slices.Concat(invalid, problems, shadowProblems(in, own.Subnets, good))
+	valid, peers, refused := judge(in, own, in.Leases.Slice())
+	state, problems := planFor(in, own, peers)
+	return state, slices.Concat(refused, problems, shadowProblems(in, own.Subnets, valid))
 }
 
-// planFor returns the desired state for this node's lease and the valid leases of peers.
-func planFor(in Inputs, own subnet.Lease, valid []subnet.Lease) (State, []subnet.Problem) {
+// judge returns the leases of other nodes that are valid, the peers that they make, and the
+// problems of the other leases. Leases that share a subnet or a key must be judged together.
+func judge(in Inputs, own subnet.Lease, leases []subnet.Lease) (valid []subnet.Lease, peers []backend.Peer, problems []subnet.Problem) {
+	self := subnet.Identity{Node: in.Self.Name, Key: in.Self.Key, Subnets: own.Subnets}
+	valid, problems = subnet.Validate(in.Network, self, leases)
+	peers, apart := peersOf(in, valid)
+	return valid, peers, append(problems, apart...)
+}
+
+// planFor returns the desired state for this node's lease and its peers.
+func planFor(in Inputs, own subnet.Lease, peers []backend.Peer) (State, []subnet.Problem) {
 	scopes, problems := possibleScopes(in, scopes(in.Network, own))
 	if scopes.Len() == 0 {
 		if len(problems) == 0 {
@@ -72,13 +81,12 @@ func planFor(in Inputs, own subnet.Lease, valid []subnet.Lease) (State, []subnet
 		}
 		return State{}, problems
 	}
-	peers, more := peers(in, valid)
 	device := backend.Config{
 		Port:         Port(in),
 		MTU:          MTU(in),
 		Addresses:    opt.Map(scopes, func(_ opt.Family, s firewall.Scope) netip.Addr { return s.Subnet.Addr() }),
 		PresharedKey: in.Network.Backend.PresharedKey,
-		Peers:        peers,
+		Peers:        sorted.Of(peers...),
 		Removals:     in.Removals,
 	}
 	return State{
@@ -93,7 +101,7 @@ func planFor(in Inputs, own subnet.Lease, valid []subnet.Lease) (State, []subnet
 			MTU:      device.MTU,
 			Masq:     in.Self.Policy.Masq,
 		}),
-	}, slices.Concat(problems, more)
+	}, problems
 }
 
 // Preflight returns the desired state of a node that has no lease yet, as far as
@@ -159,9 +167,8 @@ func Endpoints(in Inputs) opt.Dual[netip.AddrPort] {
 	})
 }
 
-// peers turns the valid leases of other nodes into WireGuard peers, sorted by key.
-func peers(in Inputs, leases []subnet.Lease) (all backend.Peers, problems []subnet.Problem) {
-	var out []backend.Peer
+// peersOf turns the valid leases of other nodes into WireGuard peers.
+func peersOf(in Inputs, leases []subnet.Lease) (out []backend.Peer, problems []subnet.Problem) {
 	mine := usable(in.Network.Backend.Mode, in.Uplinks)
 	for _, l := range leases {
 		endpoint, ok := commonEndpoint(mine, l.Endpoints)
@@ -174,7 +181,7 @@ func peers(in Inputs, leases []subnet.Lease) (all backend.Peers, problems []subn
 			Key: l.Key, Endpoint: endpoint, Subnets: l.Subnets, Keepalive: in.Network.Backend.Keepalive,
 		})
 	}
-	return sorted.Of(out...), problems
+	return out, problems
 }
 
 // commonEndpoint returns where to reach a peer: by IPv4 where both ends have it, else IPv6.

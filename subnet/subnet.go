@@ -31,6 +31,14 @@ type Lease struct {
 // back): it holds subnets and reaches nobody.
 func (l Lease) Waiting() bool { return l.Reserved && l.Key == wgtypes.Key{} }
 
+// Title is how a lease is called in a Problem: by its node and its key form.
+func (l Lease) Title() string {
+	if l.Node == "" {
+		return FormatKey(l.Subnets)
+	}
+	return l.Node + " " + FormatKey(l.Subnets)
+}
+
 // Compare orders leases by age of the claim, oldest first; claims of the same moment by their
 // key form, so that every node orders them alike.
 func (l Lease) Compare(other Lease) int {
@@ -68,4 +76,9 @@ func (s Snapshot) Same(t Snapshot) bool {
 type Problem struct {
 	Object string `json:"object"` // the etcd key, or the node, it is about
 	Reason string `json:"reason"` // a lower-case sentence
+}
+
+// Compare orders problems by object.
+func (p Problem) Compare(other Problem) int {
+	return cmp.Or(cmp.Compare(p.Object, other.Object), cmp.Compare(p.Reason, other.Reason))
 }

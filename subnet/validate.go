@@ -47,10 +47,10 @@ func Validate(n config.Network, self Identity, leases []Lease) (peers []Lease, p
 		l, dropped := j.endpoints(l)
 		problems = append(problems, dropped...)
 		if reason := j.refuse(l); reason != "" {
-			problems = append(problems, Problem{Object: name(l), Reason: reason})
+			problems = append(problems, Problem{Object: l.Title(), Reason: reason})
 			continue
 		}
-		l.Subnets = j.inside(l.Subnets)
+		l.Subnets = Inside(n, l.Subnets)
 		for _, p := range l.Subnets.All() {
 			j.subnets[p] = l
 		}
@@ -68,14 +68,6 @@ type judge struct {
 	keys    map[wgtypes.Key]Lease
 }
 
-// name is how a lease is called in a Problem: by its node and its key form.
-func name(l Lease) string {
-	if l.Node == "" {
-		return FormatKey(l.Subnets)
-	}
-	return l.Node + " " + FormatKey(l.Subnets)
-}
-
 // refuse says why l is no peer, or "".
 func (j judge) refuse(l Lease) string {
 	switch older, taken := j.keys[l.Key]; {
@@ -86,7 +78,7 @@ func (j judge) refuse(l Lease) string {
 	case l.Node != "" && l.Node == j.self.Node:
 		return "lease has our own node name and another key"
 	case taken:
-		return "public key is that of the older lease " + name(older)
+		return "public key is that of the older lease " + older.Title()
 	case l.Endpoints.Len() == 0:
 		return "lease has no usable endpoint"
 	}
@@ -119,7 +111,7 @@ func (j judge) refuseSubnet(r config.Range, f opt.Family, p netip.Prefix) string
 		return fmt.Sprintf("subnet %s is ours", p)
 	}
 	if older, taken := j.subnets[p]; taken {
-		return fmt.Sprintf("subnet %s is held by the older lease %s", p, name(older))
+		return fmt.Sprintf("subnet %s is held by the older lease %s", p, older.Title())
 	}
 	return ""
 }
@@ -129,17 +121,17 @@ func (j judge) refuseSubnet(r config.Range, f opt.Family, p netip.Prefix) string
 func (j judge) ownLost(own Lease) (problems []Problem) {
 	for _, p := range own.Subnets.All() {
 		if older, taken := j.subnets[p]; taken {
-			problems = append(problems, Problem{Object: name(own),
-				Reason: fmt.Sprintf("our subnet %s is held by the older lease %s", p, name(older))})
+			problems = append(problems, Problem{Object: own.Title(),
+				Reason: fmt.Sprintf("our subnet %s is held by the older lease %s", p, older.Title())})
 		}
 	}
 	return problems
 }
 
-// inside leaves out the families that the network has switched off.
-func (j judge) inside(subnets opt.Dual[netip.Prefix]) opt.Dual[netip.Prefix] {
+// Inside leaves out the families that the network has switched off.
+func Inside(n config.Network, subnets opt.Dual[netip.Prefix]) opt.Dual[netip.Prefix] {
 	for f := range subnets.All() {
-		if !j.network.Ranges.Of(f).Present() {
+		if !n.Ranges.Of(f).Present() {
 			subnets = subnets.Without(f)
 		}
 	}
@@ -156,7 +148,7 @@ func (j judge) endpoints(l Lease) (Lease, []Problem) {
 			l.Endpoints = l.Endpoints.With(f, e)
 		}
 		if reason := j.refuseEndpoint(e); reason != "" {
-			problems = append(problems, Problem{Object: name(l), Reason: fmt.Sprintf("endpoint %s %s", e, reason)})
+			problems = append(problems, Problem{Object: l.Title(), Reason: fmt.Sprintf("endpoint %s %s", e, reason)})
 			l.Endpoints = l.Endpoints.Without(f)
 		}
 	}

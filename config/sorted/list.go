@@ -8,6 +8,7 @@
 package sorted
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 )
@@ -72,8 +73,25 @@ func (l List[T]) All() iter.Seq[T] {
 	}
 }
 
+// From yields the items from the place of x on, in order.
+func (l List[T]) From(x T) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		chunk, at, _ := l.search(x)
+		for ; chunk < len(l.chunks); chunk, at = chunk+1, 0 {
+			for _, item := range l.chunks[chunk][at:] {
+				if !yield(*item) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Slice returns a copy of the items, in order.
 func (l List[T]) Slice() []T { return slices.AppendSeq(make([]T, 0, l.n), l.All()) }
+
+// String prints the items.
+func (l List[T]) String() string { return fmt.Sprint(l.Slice()) }
 
 // Find returns the item with the place of x.
 func (l List[T]) Find(x T) (T, bool) {

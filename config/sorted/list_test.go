@@ -54,6 +54,15 @@ func TestListIsAMapInOrderAfterAnyHistoryAndOldListsStay(t *testing.T) {
 			check(t, l, model)
 			check(t, before, modelBefore)
 			found, ok := l.Find(pair{key: k})
+			var rest []pair
+			for _, p := range l.Slice() {
+				if p.key >= k {
+					rest = append(rest, p)
+				}
+			}
+			if got := slices.Collect(l.From(pair{key: k})); !slices.Equal(got, rest) {
+				t.Fatalf("from %d: %v, want %v", k, got, rest)
+			}
 			if value, there := model[k]; ok != there || found.value != value {
 				t.Fatalf("found %v %v, want %v %v", found, ok, value, there)
 			}
