@@ -15,7 +15,7 @@ import (
 )
 
 func TestRecordOfEndpointsIsReadAsItWasWritten(t *testing.T) {
-	f := endpointFile{EndpointPath(t.TempDir(), "loden0")}
+	f := &endpointFile{path: EndpointPath(t.TempDir(), "loden0")}
 	if got, err := f.load(); err != nil || len(got) != 0 {
 		t.Errorf("without a file: %v, %v", got, err)
 	}

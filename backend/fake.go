@@ -264,6 +264,18 @@ func (f fakeRecord) save(all endpoints) error {
 	return nil
 }
 
+func (f fakeRecord) add(some endpoints) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.record == nil {
+		f.record = endpoints{}
+	}
+	for key, at := range some {
+		f.record.set(key, at)
+	}
+	return nil
+}
+
 // fakeTunnels is the wgctrl of a Fake.
 type fakeTunnels struct{ *Fake }
 

@@ -81,7 +81,7 @@ func openHost(o Options) (host, error) {
 		return host{}, err
 	}
 	return host{links: l, tunnels: wg, engines: newEngineProcess(o), portFree: portFree,
-		record: endpointFile{EndpointPath(o.RunDir, o.Name)}}, nil
+		record: &endpointFile{path: EndpointPath(o.RunDir, o.Name)}}, nil
 }
 
 // answerWithin is how long WireGuard may take for an answer: an idle userspace engine needs

@@ -29,6 +29,11 @@ type Part struct {
 	Name    string
 	Changes func(context.Context, State) ([]diff.Change, error)
 
+	// Follow returns the changes from a desired state that the part has to another that differs in
+	// its peers alone. It looks at no more than that difference. Nil: the part does not depend on
+	// leases.
+	Follow func(ctx context.Context, from, to State) ([]diff.Change, error)
+
 	// Independent says that no change rests on an earlier change of the part, so that a
 	// family whose change fails does not stop the other.
 	Independent bool
@@ -65,6 +70,7 @@ type PartOptions struct {
 // device is the seam to the WireGuard interface.
 type device interface {
 	Changes(context.Context, backend.PrivateKey, opt.Option[backend.Config]) ([]diff.Change, error)
+	Follow(ctx context.Context, from, to backend.Config) ([]diff.Change, error)
 }
 
 // ruleset is the seam to the firewall.
@@ -95,9 +101,7 @@ func Parts(o PartOptions) []Part {
 		{Name: sysctlsPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return sysctls.changes(ctx, want.Sysctls)
 		}},
-		{Name: devicePart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
-			return o.Device.Changes(ctx, o.Key, want.Device)
-		}},
+		DevicePart(o.Device, o.Key),
 		{Name: routesPart, Independent: true, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
 			return routes.changes(ctx, want.Routes, want.Gateways)
 		}},
@@ -105,4 +109,13 @@ func Parts(o PartOptions) []Part {
 			return env.changes(ctx, want.Env)
 		}},
 	}
+}
+
+// DevicePart returns the part of the WireGuard interface, the only part that depends on leases.
+func DevicePart(d device, key backend.PrivateKey) Part {
+	return Part{Name: devicePart, Changes: func(ctx context.Context, want State) ([]diff.Change, error) {
+		return d.Changes(ctx, key, want.Device)
+	}, Follow: func(ctx context.Context, from, to State) ([]diff.Change, error) {
+		return d.Follow(ctx, from.Device.Or(backend.Config{}), to.Device.Or(backend.Config{}))
+	}}
 }

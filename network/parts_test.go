@@ -27,6 +27,11 @@ func (h heardDevice) Changes(_ context.Context, _ backend.PrivateKey, want opt.O
 	return []diff.Change{{Part: "peers", Verb: "set", Object: "x"}}, nil
 }
 
+func (h heardDevice) Follow(_ context.Context, _, to backend.Config) ([]diff.Change, error) {
+	h.device = opt.Some(to)
+	return []diff.Change{{Part: "peers", Verb: "set", Object: "x"}}, nil
+}
+
 type heardFirewall struct{ *heard }
 
 func (heardFirewall) Problems(context.Context, firewall.Config) ([]firewall.Problem, error) {

@@ -11,7 +11,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/diff"
+	"github.com/loden-net/loden/config/wait"
 	"github.com/loden-net/loden/subnet"
 )
 
@@ -41,10 +43,24 @@ type Reconciler struct {
 	passed func(Status)
 	status atomic.Pointer[Status]
 
+	planner   planner          // belongs to Run
+	standing  bool             // the last pass was complete, so the next pass may follow it; belongs to Run
+	obstacles []subnet.Problem // of the host, as the last whole pass found them; belongs to Run
+
 	mu      sync.Mutex // guards the fields below
 	in      Inputs     // the newest that were offered
 	offered bool       // a snapshot was offered: without a snapshot "no peers" would mean "not known yet"
+	due     work       // since the last pass
 }
+
+// work is what a pass has to look at.
+type work uint8
+
+const (
+	idle   work = iota // the resync alone
+	leases             // leases have changed
+	whole              // the host, or another input, may have changed
+)
 
 // New returns a Reconciler that has made no pass yet. It needs no Close.
 func New(o Options) *Reconciler {
@@ -55,27 +71,29 @@ func New(o Options) *Reconciler {
 	return &Reconciler{log: o.Log, parts: o.Parts, host: o.Host, passed: passed, wake: make(chan struct{}, 1), in: Inputs{Self: o.Self}}
 }
 
-// Kick asks for another pass. It never blocks; kicks during a pass cost a single further pass.
-func (r *Reconciler) Kick() {
+// Kick asks for a whole pass. It never blocks; kicks during a pass cost a single further pass.
+func (r *Reconciler) Kick() { r.Update(func(*Inputs) {}) }
+
+// Offer hands over the newest snapshot of all leases. It never blocks; a snapshot that was
+// not used yet is dropped for the newer one, so a thousand joins during a pass, and during the
+// rest after it, cost a single further pass.
+func (r *Reconciler) Offer(s subnet.Snapshot) {
+	r.change(leases, func(in *Inputs) { in.Leases, r.offered = s.Leases, true })
+}
+
+// Update changes the inputs and asks for a whole pass. set must not block.
+func (r *Reconciler) Update(set func(*Inputs)) { r.change(whole, set) }
+
+// change changes the inputs and makes work due.
+func (r *Reconciler) change(w work, set func(*Inputs)) {
+	r.mu.Lock()
+	set(&r.in)
+	r.due = max(r.due, w)
+	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
-}
-
-// Offer hands over the newest snapshot of all leases. It never blocks; a snapshot that was
-// not used yet is dropped for the newer one, so a thousand joins during a pass cost a single
-// further pass.
-func (r *Reconciler) Offer(s subnet.Snapshot) {
-	r.Update(func(in *Inputs) { in.Leases, r.offered = s.Leases, true })
-}
-
-// Update changes the inputs and asks for a pass. set must not block.
-func (r *Reconciler) Update(set func(*Inputs)) {
-	r.mu.Lock()
-	set(&r.in)
-	r.mu.Unlock()
-	r.Kick()
 }
 
 // Inputs returns the newest inputs.
@@ -85,11 +103,20 @@ func (r *Reconciler) Inputs() Inputs {
 	return r.in
 }
 
-// known returns the newest inputs, and whether they are enough for a pass.
-func (r *Reconciler) known() (Inputs, bool) {
+// take returns the newest inputs, the work that is due, and whether the inputs are enough for a
+// pass. The work counts as done.
+func (r *Reconciler) take() (in Inputs, due work, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.in, r.offered && r.in.Lease.Present()
+	due, r.due = r.due, idle
+	return r.in, due, r.offered && r.in.Lease.Present()
+}
+
+// pending returns the work that is due.
+func (r *Reconciler) pending() work {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.due
 }
 
 // The pause after a failed pass doubles from the first to the last.
@@ -98,37 +125,79 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
-// Run makes passes until ctx ends, and then returns nil: on every kick, after resync without
-// a kick, and after a pause when a pass failed. The kernel's state stays as it is at the end.
+// Run makes passes until ctx ends, and then returns nil: a whole pass on every kick, after
+// resync without a whole pass, and after a pause when a pass failed; and a pass over the leases
+// alone when only leases have changed. After such a pass it rests from leases for wait.Rest, so
+// that a burst of joins costs a few passes. The kernel's state stays as it is at the end.
 func (r *Reconciler) Run(ctx context.Context, resync time.Duration) error {
 	retry := firstRetry
+	var looked, rested time.Time // end of the last whole pass, and of the rest from leases
 	for {
+		began := time.Now()
+		followed, err := r.pass(ctx)
 		next := resync
-		if err := r.pass(ctx); err != nil {
+		if err != nil {
 			r.log.Error().Err(err).Msg("pass incomplete")
 			next, retry = min(retry, resync), min(2*retry, lastRetry)
 		} else {
 			retry = firstRetry
 		}
-		timer := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		now := time.Now()
+		if followed {
+			rested = now.Add(wait.Rest(now.Sub(began)))
+		}
+		if !followed || err != nil {
+			looked = now
+		}
+		if !r.await(ctx, looked.Add(next), rested) {
 			return nil
-		case <-r.wake:
-			timer.Stop()
-		case <-timer.C:
 		}
 	}
 }
 
-// pass observes the host, plans and applies once, and publishes the result.
-func (r *Reconciler) pass(ctx context.Context) error {
-	started := time.Now()
-	in, known := r.known()
-	if !known { // there is no state to set up yet, and none to be torn down
-		return nil
+// await waits until a whole pass is due: at a time, or because it was asked for; or until leases
+// have changed and the rest from them is over. It returns false when ctx ends.
+func (r *Reconciler) await(ctx context.Context, resync, rested time.Time) bool {
+	for {
+		until := resync
+		switch due := r.pending(); {
+		case due == whole:
+			return ctx.Err() == nil
+		case due == leases && rested.Before(resync):
+			until = rested
+		}
+		timer := time.NewTimer(time.Until(until))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-r.wake: // with more work, or with work that was looked at already
+			timer.Stop()
+		case <-timer.C:
+			return true
+		}
 	}
+}
+
+// pass makes a pass over the leases alone if it can, else a whole pass, and publishes the result.
+// followed says that the leases were the reason.
+func (r *Reconciler) pass(ctx context.Context) (followed bool, err error) {
+	in, due, known := r.take()
+	if !known { // there is no state to set up yet, and none to be torn down
+		return false, nil
+	}
+	if due == leases && r.standing {
+		err = r.follow(ctx, in)
+	} else {
+		err = r.look(ctx, in)
+	}
+	r.standing = err == nil && ctx.Err() == nil && in.Removals == backend.RemoveUnwanted
+	return due == leases, err
+}
+
+// look makes a whole pass: it observes the host, plans and applies once.
+func (r *Reconciler) look(ctx context.Context, in Inputs) error {
+	started := time.Now()
 	observed, observeErr := r.host.Observe(in)
 	if observeErr == nil { // otherwise the last state stands
 		in.HostState = observed
@@ -136,15 +205,43 @@ func (r *Reconciler) pass(ctx context.Context) error {
 		r.in.HostState = observed
 		r.mu.Unlock()
 	}
-	want, problems := Plan(in)
+	want, problems := r.planner.plan(in)
 	changes, err := r.Apply(ctx, want)
 	if ctx.Err() != nil {
 		return nil
 	}
-	obstacles, problemsErr := r.Problems(ctx, want)
-	problems = append(problems, obstacles...)
-	err = errors.Join(observeErr, err, problemsErr)
-	r.publish(in, want, problems, changes, err, started)
+	var obstaclesErr error
+	r.obstacles, obstaclesErr = r.Problems(ctx, want)
+	err = errors.Join(observeErr, err, obstaclesErr)
+	r.publish(in, want, append(problems, r.obstacles...), changes, err, started)
+	return err
+}
+
+// follow makes a pass after changes of leases alone: it neither observes the host nor lists what
+// the parts have installed, but tells each part that depends on leases what the desired state
+// gains and loses. It needs a complete pass before it.
+func (r *Reconciler) follow(ctx context.Context, in Inputs) error {
+	started := time.Now()
+	from := r.planner.state
+	want, problems := r.planner.follow(in.Leases)
+	var done []diff.Change
+	var errs []error
+	for _, p := range r.parts {
+		if p.Follow == nil {
+			continue
+		}
+		changes, err := p.Follow(ctx, from, want)
+		made, err := r.runChanges(ctx, p, changes, err)
+		done = append(done, made...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Name, err))
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	err := errors.Join(errs...)
+	r.publish(in, want, append(problems, r.obstacles...), done, err, started)
 	return err
 }
 
@@ -187,13 +284,19 @@ func (r *Reconciler) Apply(ctx context.Context, want State) ([]diff.Change, erro
 	return done, errors.Join(errs...)
 }
 
-// applyPart runs the changes of a part, also when the part could list only some of them.
-// After a change that fails the rest of the part may rest on it and does not run, except in
-// a part whose changes are independent.
-func (r *Reconciler) applyPart(ctx context.Context, p Part, want State) (done []diff.Change, err error) {
+// applyPart lists the changes of a part and runs them.
+func (r *Reconciler) applyPart(ctx context.Context, p Part, want State) ([]diff.Change, error) {
 	changes, err := p.list(ctx, want)
-	errs := []error{err}
+	return r.runChanges(ctx, p, changes, err)
+}
+
+// runChanges runs the changes of a part, also when listing them gave an error and the part could
+// list only some of them. After a change that fails the rest of the part may rest on it and does
+// not run, except in a part whose changes are independent.
+func (r *Reconciler) runChanges(ctx context.Context, p Part, changes []diff.Change, listErr error) (done []diff.Change, err error) {
+	errs := []error{listErr}
 	for _, c := range changes {
+		c.Part = p.Name
 		r.host.Expire()
 		if err := c.Run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Verb, err))

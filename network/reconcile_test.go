@@ -53,7 +53,7 @@ func newBed(t *testing.T) *bed {
 	b.marker = networktest.NewPart("env", b.record, present)
 	b.reconciler = network.New(network.Options{
 		Self: in.Self, Host: b.host, Log: zerolog.New(b.log),
-		Parts: []network.Part{b.firewall.Part(), b.device.Part(), b.marker.Readiness()},
+		Parts: []network.Part{b.firewall.Part(), b.device.Following(), b.marker.Readiness()},
 	})
 	return b
 }
@@ -135,7 +135,7 @@ func TestPartsAreAppliedInOrderAndTornDownBackwards(t *testing.T) {
 func TestAThousandSnapshotsDuringOnePassCostOneMorePass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)
-		b.firewall.Delay(time.Second)
+		b.device.Delay(time.Second)
 		b.run(t, time.Hour)
 		defer b.end(t)
 		b.offer(2)
@@ -309,6 +309,7 @@ func TestLastObservedHostStandsWhenTheKernelDoesNotAnswer(t *testing.T) {
 		before := b.reconciler.Inputs().HostState
 		b.host.Set(network.HostState{}, errors.New("no answer"))
 		b.offer(3)
+		b.reconciler.Kick()
 		synctest.Wait()
 		s := b.status(t)
 		if s.Err == nil || b.device.Have() != "2 peers" || b.reconciler.Inputs().Uplinks != before.Uplinks {

@@ -2,6 +2,7 @@ package network
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/loden-net/loden/config/diff"
@@ -56,6 +57,9 @@ func (r *Reconciler) publish(in Inputs, want State, problems []subnet.Problem, c
 
 // logProblems logs the problems that appeared and the problems that are solved.
 func (r *Reconciler) logProblems(before, now []subnet.Problem) {
+	if slices.Equal(before, now) {
+		return
+	}
 	appeared, gone := diff.Sets(before, now)
 	for _, p := range appeared {
 		r.log.Warn().Str("object", p.Object).Str("reason", p.Reason).Msg("problem")

@@ -59,6 +59,13 @@ func NewPart(name string, record *Record, want func(network.State) string) *Part
 // Part returns the part as the Reconciler takes it.
 func (p *Part) Part() network.Part { return network.Part{Name: p.name, Changes: p.changes} }
 
+// Following returns the part as a part that depends on leases.
+func (p *Part) Following() network.Part {
+	return network.Part{Name: p.name, Changes: p.changes, Follow: func(ctx context.Context, _, to network.State) ([]diff.Change, error) {
+		return p.compare(ctx, to)
+	}}
+}
+
 // Readiness returns the part as a readiness marker.
 func (p *Part) Readiness() network.Part {
 	return network.Part{Name: p.name, Changes: p.changes, Readiness: true}
@@ -67,6 +74,13 @@ func (p *Part) Readiness() network.Part {
 func (p *Part) changes(ctx context.Context, want network.State) ([]diff.Change, error) {
 	p.mu.Lock()
 	p.lists++
+	p.mu.Unlock()
+	return p.compare(ctx, want)
+}
+
+// compare returns the changes without counting a list.
+func (p *Part) compare(ctx context.Context, want network.State) ([]diff.Change, error) {
+	p.mu.Lock()
 	delay := p.delay
 	p.mu.Unlock()
 	if delay > 0 {

@@ -95,9 +95,7 @@ func (k *fakeKernel) parts(h *host) []network.Part {
 		{Name: "firewall", Changes: func(ctx context.Context, want network.State) ([]diff.Change, error) {
 			return h.firewall.Changes(ctx, want.Firewall)
 		}},
-		{Name: "device", Changes: func(ctx context.Context, want network.State) ([]diff.Change, error) {
-			return h.device.Changes(ctx, h.key, want.Device)
-		}},
+		network.DevicePart(h.device, h.key),
 		memory("routes", func(a, b network.State) bool { return slices.Equal(a.Routes, b.Routes) }, func(to *network.State, from network.State) { to.Routes = from.Routes }),
 		memory("env", func(a, b network.State) bool { return a.Env == b.Env }, func(to *network.State, from network.State) { to.Env = from.Env }),
 	}
