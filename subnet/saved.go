@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ type savedFile struct {
 
 type savedLease struct {
 	Key   string          `json:"key"`
-	Value json.RawMessage `json:"value"`
+	Value json.RawMessage `json:"value,omitempty"`
 	Since int64           `json:"since"`
 }
 
@@ -46,12 +47,23 @@ func (s Saved) Encode() []byte {
 		Version: savedVersion, At: s.At.Unix(), Revision: s.Snapshot.Revision,
 		Document: s.Document, Self: saveLease(s.Self), Leases: []savedLease{},
 	}
-	for l := range s.Snapshot.Leases.All() {
-		f.Leases = append(f.Leases, saveLease(l))
+	head, _ := json.Marshal(f) // plain values, and JSON that FormatValue made: it cannot fail
+	out := make([]byte, 0, len(head)+savedSize*s.Snapshot.Leases.Len())
+	out = append(out, bytes.TrimSuffix(head, []byte("]}"))...)
+	first := true
+	for l := range s.Snapshot.Leases.All() { // a line for each, without a second copy of all
+		if !first {
+			out = append(out, ',')
+		}
+		first = false
+		line, _ := json.Marshal(saveLease(l))
+		out = append(append(out, '\n'), line...)
 	}
-	data, _ := json.MarshalIndent(f, "", " ") // plain values, and JSON that FormatValue made: it cannot fail
-	return append(data, '\n')
+	return append(out, "\n]}\n"...)
 }
+
+// savedSize is more than nearly every lease has in the file, in bytes.
+const savedSize = 512
 
 func saveLease(l Lease) savedLease {
 	return savedLease{Key: FormatKey(l.Subnets), Value: FormatValue(l), Since: l.Since}

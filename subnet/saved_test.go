@@ -37,7 +37,7 @@ func TestSavedSkipsAnEntryThatIsNoLease(t *testing.T) {
 func TestSavedRefuses(t *testing.T) {
 	good := string(saved(t).Encode())
 	for name, data := range map[string]string{
-		"nothing": "", "half a file": good[:len(good)/2], "noise": "\x00\x01\x02", "another version": strings.Replace(good, `"version": 1`, `"version": 2`, 1),
+		"nothing": "", "half a file": good[:len(good)/2], "noise": "\x00\x01\x02", "another version": strings.Replace(good, `"version":1`, `"version":2`, 1),
 		"no own lease": `{"version":1,"leases":[]}`, "own lease without a key": `{"version":1,"self":{"key":"10.5.1.0-24","value":{}}}`,
 	} {
 		if got, err := subnet.DecodeSaved([]byte(data)); err == nil {

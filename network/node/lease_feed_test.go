@@ -108,7 +108,7 @@ func TestLeasesOnDiskAreInputFromOutside(t *testing.T) {
 		{"truncated", good, "n1", func(s string) string { return s[:len(s)/2] }},
 		{"empty", good, "n1", func(string) string { return "" }},
 		{"garbled", good, "n1", func(string) string { return "\x00\xff{" }},
-		{"of another version", good, "n1", func(s string) string { return strings.Replace(s, `"version": 1`, `"version": 2`, 1) }},
+		{"of another version", good, "n1", func(s string) string { return strings.Replace(s, `"version":1`, `"version":2`, 1) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -7,23 +7,34 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/subnet"
 )
 
-// leasesOnDisk is the file from which a node starts while etcd is away: the network
-// document, this node's lease, and all leases.
+// leasesOnDisk is the file from which a node starts while etcd is away: the network document,
+// this node's lease, and all leases; and the log of the leases' changes since the file was
+// written. The file is written anew when the log has grown to half of its size, so that a join
+// costs about three lines on the disk, however many nodes there are.
 type leasesOnDisk struct {
 	stateDir string
-	written  []byte // the file's content without its time and revision; nil until a write succeeded
+	kept     opt.Option[subnet.Saved] // as the disk has it; none when that is not known
+	size     int                      // of the file, bytes
+	logged   int                      // of the log, bytes; 0 without a log
+	head     []byte                   // the first line of the log
 }
+
+// minLog is the size up to which the log of a small file grows, in bytes.
+const minLog = 64 << 10
 
 // savedPath returns the path of the leases on disk.
 func savedPath(stateDir string) string { return filepath.Join(stateDir, "leases.json") }
+
+// logPath returns the path of the log that follows the leases on disk.
+func logPath(stateDir string) string { return filepath.Join(stateDir, "leases.log") }
 
 // loadSaved reads the leases on disk and checks them as input from outside. They must be
 // of the node with this key: the key alone decides whose copy it is. A node that has another name
@@ -39,6 +50,9 @@ func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Net
 	saved, err := subnet.DecodeSaved(data)
 	if err != nil {
 		return saved, config.Network{}, fmt.Errorf("%s: %w", savedPath(stateDir), err)
+	}
+	if log, err := os.ReadFile(logPath(stateDir)); err == nil { // without a log the file alone counts
+		saved = saved.WithLog(data, log)
 	}
 	if saved.Self.Key != key {
 		return saved, config.Network{}, fmt.Errorf("%s is of another key: it was written by node %q with key %s, and this node's key is %s",
@@ -58,18 +72,52 @@ func loadSaved(stateDir, name string, key wgtypes.Key) (subnet.Saved, config.Net
 	return saved, n, nil
 }
 
-// save writes the file, unless the last write had the same content. Time and revision
-// alone are no difference.
+// save brings the disk up to date. Time and revision alone are no difference.
 func (l *leasesOnDisk) save(s subnet.Saved) error {
-	compared := s
-	compared.At, compared.Snapshot.Revision = time.Time{}, 0
-	content := compared.Encode()
-	if bytes.Equal(content, l.written) {
-		return nil
+	old, known := l.kept.Get()
+	if !known || !bytes.Equal(old.Document, s.Document) || old.Self != s.Self {
+		return l.write(s)
 	}
-	if err := config.WriteFile(savedPath(l.stateDir), s.Encode(), 0o600, 0o700); err != nil {
+	lines := subnet.LogChanges(old.Snapshot.Leases, s.Snapshot.Leases)
+	switch {
+	case len(lines) == 0:
+		return nil
+	case l.logged+len(lines) > max(l.size/2, minLog):
+		return l.write(s)
+	}
+	return l.log(s, lines)
+}
+
+// write writes the file, without a log.
+func (l *leasesOnDisk) write(s subnet.Saved) error {
+	l.kept = opt.None[subnet.Saved]()
+	data := s.Encode()
+	if err := config.WriteFile(savedPath(l.stateDir), data, 0o600, 0o700); err != nil {
 		return err
 	}
-	l.written = content
+	// A log that stays here follows another file, so it has no effect any more.
+	if err := os.Remove(logPath(l.stateDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the log of the leases on disk: %w", err)
+	}
+	l.kept, l.size, l.logged, l.head = opt.Some(s), len(data), 0, subnet.LogOf(data)
+	return nil
+}
+
+// log adds lines to the log. It does not wait for the disk: what a crash of the host takes from
+// the log, the store has.
+func (l *leasesOnDisk) log(s subnet.Saved, lines []byte) error {
+	l.kept = opt.None[subnet.Saved]() // after an error the log may end in half a line
+	if l.logged == 0 {
+		lines = append(bytes.Clone(l.head), lines...)
+	}
+	file, err := os.OpenFile(logPath(l.stateDir), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of the leases on disk: %w", err)
+	}
+	_, err = file.Write(lines)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("write the log of the leases on disk: %w", err)
+	}
+	l.kept, l.logged = opt.Some(s), l.logged+len(lines)
 	return nil
 }

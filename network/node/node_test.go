@@ -461,6 +461,7 @@ func (b *bed) restartWithOldCopy(joins int) {
 	synctest.Wait()
 	must(b.t, stop())
 	must(b.t, os.WriteFile(savedPath(b.settings.StateDir), old, 0o600))
+	must(b.t, os.Remove(logPath(b.settings.StateDir))) // it belongs to the copy
 }
 
 // removed returns the changes in the log that removed a peer.
