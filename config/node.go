@@ -51,6 +51,8 @@ type Node struct {
 	Resync      time.Duration
 	WireSample  time.Duration // 0: never
 
+	MetricsPeers int // peers with series of their own in /metrics; 0: none
+
 	ProbeInterval time.Duration // 0: never
 
 	StoreWait time.Duration
@@ -128,6 +130,7 @@ func (n *Node) RunFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&n.StoreWait, "store-wait", 5*time.Minute, "how long a started node waits for etcd before it removes peers that its leases on disk do not name")
 	fs.DurationVar(&n.Resync, "resync", 30*time.Second, "time between two comparisons of the whole host without a reason")
 	fs.DurationVar(&n.WireSample, "wire-sample", 0, "time between two samples of the uplinks for overlay addresses in clear, for the metric; 0 takes none (each sample sends a few empty packets with overlay addresses to prove itself)")
+	fs.IntVar(&n.MetricsPeers, "metrics-peers", 200, "how many peers have series of their own in /metrics, the first by name; the totals count all peers")
 	fs.DurationVar(&n.ProbeInterval, "probe-interval", 10*time.Second, "time between two probes of a path to a peer, through the tunnel; above 64 peers they take turns; 0 sends and answers none")
 	fs.StringVar(&n.CNIConfDir, "cni-conf-dir", "", "install the CNI configuration here once the data path stands")
 	fs.StringVar(&n.CNIBinDir, "cni-bin-dir", "", "install the CNI plugins here")

@@ -45,6 +45,8 @@ type Settings struct {
 
 	ProbeInterval time.Duration // time between two probes of a path to a peer; 0 sends and answers none
 
+	MetricsPeers int // peers with series of their own in the metrics, the first by name
+
 	StandBy bool // wait for the end of another daemon of this node instead of refusing to start
 
 	CNI CNI
@@ -131,7 +133,13 @@ func (n *Node) Parse() (Settings, error) {
 		StoreWait:   p.atLeast("store-wait", n.StoreWait, 0),
 		Resync:      p.atLeast("resync", n.Resync, minResync),
 		StandBy:     n.Wait,
-		CNI:         CNI{ConfDir: n.CNIConfDir, BinDir: n.CNIBinDir, Source: n.CNISource},
+
+		MetricsPeers: n.MetricsPeers,
+
+		CNI: CNI{ConfDir: n.CNIConfDir, BinDir: n.CNIBinDir, Source: n.CNISource},
+	}
+	if n.MetricsPeers < 0 {
+		p.refuse("--metrics-peers %d is negative: give the number of peers that have series of their own, or 0", n.MetricsPeers)
 	}
 	if n.WireSample != 0 {
 		s.WireSample = p.atLeast("wire-sample", n.WireSample, minWireSample)

@@ -51,7 +51,7 @@ func startAPI(t *testing.T, dir string, rep func() Report, confirm func()) strin
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	status := func() (network.Status, bool) { return network.Status{}, false }
-	a := api{report: asked, matrix: &matrixMaker{report: asked}, metrics: metricsHandler(asked), confirm: confirm, browser: newBrowser(newRecorder(asked), status, newHostNames("a"))}
+	a := api{report: asked, matrix: &matrixMaker{report: asked}, metrics: metricsHandler(asked, 200), confirm: confirm, browser: newBrowser(newRecorder(asked), status, newHostNames("a"))}
 	go func() { ended <- a.serve(ctx, unix, tcp) }()
 	t.Cleanup(func() {
 		stop()

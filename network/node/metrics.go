@@ -14,6 +14,7 @@ import (
 // kept twice and metrics cost no time between scrapes.
 type collector struct {
 	report func(context.Context) Report
+	peers  int // the most peers that have series of their own
 }
 
 // metric describes a series.
@@ -38,6 +39,9 @@ var (
 	metricClear    = metric("loden_wire_clear_packets_total", "Packets with overlay addresses in clear in those samples.")
 	metricReplaced = metric("loden_engines_replaced_total", "Userspace engines that hung and were ended, since the daemon started.")
 	metricDrops    = metric("loden_engine_dropped_packets_total", "Packets that the userspace engine dropped since it began, by reason.", "reason")
+	metricUnlisted = metric("loden_peers_without_series", "Peers beyond --metrics-peers: they have no series of their own and are in the totals.")
+	metricSentAll  = metric("loden_peers_sent_bytes", "Bytes sent to all present peers since each became a peer; a peer that leaves takes its bytes away.")
+	metricHeardAll = metric("loden_peers_received_bytes", "Bytes received from all present peers since each became a peer.")
 	metricSent     = metric("wireguard_sent_bytes_total", "Bytes sent to the peer.", "interface", "public_key", "node")
 	metricReceived = metric("wireguard_received_bytes_total", "Bytes received from the peer.", "interface", "public_key", "node")
 	metricShake    = metric("wireguard_latest_handshake_seconds", "Unix time of the last handshake; 0 for none.", "interface", "public_key", "node")
@@ -45,9 +49,9 @@ var (
 
 // metricsHandler serves a registry of its own, without the metrics of other libraries. It has
 // the memory of the Go runtime (go_…) and the CPU time, memory and descriptors of the daemon (process_…).
-func metricsHandler(report func(context.Context) Report, more ...prometheus.Collector) http.Handler {
+func metricsHandler(report func(context.Context) Report, peers int, more ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{report}, // a fresh registry has no other collector
+	registry.MustRegister(collector{report, peers}, // a fresh registry has no other collector
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(more...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
@@ -94,24 +98,34 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(metricLooks, float64(rep.Wire.Unproven), "false")
 	count(metricClear, float64(rep.Wire.Clear))
 	collectProbes(rep.Probes, count)
-	collectPeers(rep, gauge, count)
+	collectPeers(rep, c.peers, gauge, count)
 }
 
 // fresh is how long a WireGuard session lasts without another handshake
 // (REJECT_AFTER_TIME, WireGuard white paper section 6.1).
 const fresh = 180 * time.Second
 
-func collectPeers(rep Report, gauge, count func(*prometheus.Desc, float64, ...string)) {
+// collectPeers sends the totals of all peers, and the series of the first of them by name: ten thousand
+// peers would have 30,000 series in each node, and 300 million in the cluster.
+func collectPeers(rep Report, most int, gauge, count func(*prometheus.Desc, float64, ...string)) {
 	connected := 0
-	for _, p := range rep.Peers {
+	var sent, received int64
+	for i, p := range rep.Peers {
+		sent, received = sent+p.Sent, received+p.Received
 		if !p.Handshake.IsZero() && time.Since(p.Handshake) < fresh {
 			connected++
+		}
+		if i >= most {
+			continue
 		}
 		count(metricSent, float64(p.Sent), rep.Interface, p.PublicKey, p.Node)
 		count(metricReceived, float64(p.Received), rep.Interface, p.PublicKey, p.Node)
 		gauge(metricShake, unixSeconds(p.Handshake), rep.Interface, p.PublicKey, p.Node)
 		collectPaths(p, gauge)
 	}
+	gauge(metricUnlisted, float64(max(len(rep.Peers)-most, 0)))
+	gauge(metricSentAll, float64(sent))
+	gauge(metricHeardAll, float64(received))
 	gauge(metricPeers, float64(connected), "connected")
 	gauge(metricPeers, float64(len(rep.Peers)-connected), "idle")
 }

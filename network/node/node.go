@@ -90,7 +90,7 @@ func (n *node) warnOfConflicts() {
 // api returns the handler of questions about this node.
 func (n *node) api() api {
 	return api{
-		report: n.reporter.report, metrics: metricsHandler(n.reporter.report, n.recorder.metrics.collectors()...), confirm: n.feed.confirm, why: n.why, views: n.views,
+		report: n.reporter.report, metrics: metricsHandler(n.reporter.report, n.settings.MetricsPeers, n.recorder.metrics.collectors()...), confirm: n.feed.confirm, why: n.why, views: n.views,
 		matrix:  &matrixMaker{report: n.reporter.report, ask: n.ask},
 		browser: newBrowser(n.recorder, n.reconciler.Status, n.settings.hostNames()),
 	}
