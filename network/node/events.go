@@ -85,15 +85,20 @@ func peerNames(s network.Status, keys []wgtypes.Key) []string {
 	if len(keys) == 0 {
 		return nil
 	}
-	leases := acceptedLeases(s.State, s.Inputs.Leases)
-	var out []string
+	names := map[wgtypes.Key]string{} // of the keys alone: thousands of other peers are of no interest
 	for _, k := range keys {
-		name := leases[k.String()].Node
-		if name == "" {
-			name = k.String()
-		}
-		out = append(out, name)
+		names[k] = k.String()
 	}
+	planned := plannedPeers(s)
+	for l := range s.Inputs.Leases.All() {
+		if _, asked := names[l.Key]; !asked || l.Node == "" {
+			continue
+		}
+		if p, ok := planned.Find(backend.Peer{Key: l.Key}); ok && p.Subnets == l.Subnets {
+			names[l.Key] = l.Node
+		}
+	}
+	out := slices.Collect(maps.Values(names))
 	slices.Sort(out)
 	return out
 }
