@@ -88,3 +88,19 @@ func (p *planner) solve(object string) {
 func (p *planner) result() (State, []subnet.Problem) {
 	return p.state, append(slices.Clone(p.others), p.faults.Slice()...)
 }
+
+// nodeOf returns the name of the oldest node with a public key, or "".
+func (p *planner) nodeOf(key wgtypes.Key) string {
+	if p.claims != nil {
+		for _, l := range p.claims.Of(key) {
+			return l.Node
+		}
+		return ""
+	}
+	for l := range p.in.Leases.All() {
+		if l.Key == key {
+			return l.Node
+		}
+	}
+	return ""
+}

@@ -46,6 +46,7 @@ type Reconciler struct {
 	planner   planner          // belongs to Run
 	standing  bool             // the last pass was complete, so the next pass may follow it; belongs to Run
 	obstacles []subnet.Problem // of the host, as the last whole pass found them; belongs to Run
+	starting  bool             // no pass was complete yet: its changes are for the debug level; belongs to Run
 
 	mu      sync.Mutex // guards the fields below
 	in      Inputs     // the newest that were offered
@@ -206,6 +207,8 @@ func (r *Reconciler) look(ctx context.Context, in Inputs) error {
 		r.mu.Unlock()
 	}
 	want, problems := r.planner.plan(in)
+	last, _ := r.Status()
+	r.starting = !last.Complete
 	changes, err := r.Apply(ctx, want)
 	if ctx.Err() != nil {
 		return nil
@@ -222,6 +225,7 @@ func (r *Reconciler) look(ctx context.Context, in Inputs) error {
 // gains and loses. It needs a complete pass before it.
 func (r *Reconciler) follow(ctx context.Context, in Inputs) error {
 	started := time.Now()
+	r.starting = false
 	from := r.planner.state
 	want, problems := r.planner.follow(in.Leases)
 	var done []diff.Change
@@ -305,7 +309,7 @@ func (r *Reconciler) runChanges(ctx context.Context, p Part, changes []diff.Chan
 			}
 			break
 		}
-		r.log.Info().Str("part", c.Part).Str("verb", c.Verb).Str("object", c.Object).Msg("changed")
+		r.logChange(c)
 		done = append(done, c)
 	}
 	return done, errors.Join(errs...)

@@ -55,6 +55,24 @@ func (c *Claims) Follow(next Leases) (again, gone []Lease) {
 	return c.groups(append(touched, gone...)), gone
 }
 
+// Of returns the leases with a public key, oldest first.
+func (c *Claims) Of(key wgtypes.Key) []Lease {
+	ages := c.keys.of(key)
+	slices.Sort(ages)
+	var out []Lease
+	for _, since := range ages {
+		for l := range c.leases.From(Lease{Since: since}) {
+			if l.Since != since {
+				break
+			}
+			if l.Key == key {
+				out = append(out, l)
+			}
+		}
+	}
+	return out
+}
+
 // groups returns the present leases of the groups that leases belong to or belonged to.
 func (c *Claims) groups(leases []Lease) []Lease {
 	seenSubnets, seenKeys, seenAges := map[netip.Prefix]bool{}, map[wgtypes.Key]bool{}, map[int64]bool{}

@@ -47,7 +47,7 @@ func (s *instance) handOver(a *pendingRequest) (done bool, err error) {
 	if failed == nil {
 		files.Close()
 		s.files().close()
-		s.o.Log.Info().Dur("took", time.Since(began)).Bool("sessions", left != nil).Msg("handed over to another engine")
+		s.o.Log.Info().Stringer("took", time.Since(began).Round(time.Microsecond)).Bool("sessions", left != nil).Msg("handed over to another engine")
 		return true, nil
 	}
 	s.o.Log.Warn().Err(failed).Msg("not handed over: the other engine did not take it")

@@ -62,7 +62,8 @@ func (n *node) passed(s network.Status) {
 	n.recorder.passed(s)
 	if s.Complete {
 		n.once.Do(func() {
-			n.log.Info().Stringer("took", s.Took.Round(time.Millisecond)).Msg("the data path is in place")
+			n.log.Info().Stringer("took", s.Took.Round(time.Millisecond)).Uint64("changes", total(s.Changes)).Int("peers", plannedPeers(s).Len()).
+				Msg("the data path is in place")
 			n.warnOfConflicts()
 			close(n.firstPass)
 		})
@@ -73,6 +74,15 @@ func (n *node) passed(s network.Status) {
 	if ok && own.Endpoints != network.Endpoints(s.Inputs) {
 		n.keeper.endpoints.Set()
 	}
+}
+
+// total returns the sum of the changes of all parts.
+func total(changes map[string]uint64) uint64 {
+	var sum uint64
+	for _, n := range changes {
+		sum += n
+	}
+	return sum
 }
 
 // warnOfConflicts names the CNI configurations that a container runtime takes instead of

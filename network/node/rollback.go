@@ -108,7 +108,7 @@ func (r *rollback) watch(ctx context.Context, t *trial) (failed bool) {
 
 // undo makes the document before, and the lease under it, the node's again.
 func (r *rollback) undo(t trial) {
-	r.log.Error().Int64("revision", t.document.Revision).Dur("lost", trialLoss).
+	r.log.Error().Int64("revision", t.document.Revision).Stringer("lost", trialLoss).
 		Msg("the store is lost since the network document changed: the document before is used again")
 	r.feed.setDocument(t.text)
 	r.reconciler.Update(func(in *network.Inputs) { in.Network, in.Lease = t.before, t.lease })

@@ -50,7 +50,7 @@ func (r *Registry) pace(ctx context.Context, node string) error {
 	if d == 0 {
 		return ctx.Err()
 	}
-	r.log.Warn().Str("node", node).Dur("pause", d).
+	r.log.Warn().Str("node", node).Stringer("pause", d.Round(time.Millisecond)).
 		Msg("lease acquired again and again: does another machine run with this node's name and key?")
 	wait.For(ctx, d)
 	return ctx.Err()

@@ -79,7 +79,7 @@ func TestPlanListsTheChangesThatRunMakes(t *testing.T) {
 			l := storeLab(t, o)
 			for _, n := range l.Nodes { // the second node has the first as a peer
 				planned := plan(t, n)
-				startAndWait(t, n)
+				startAndWait(t, n, "--log-level", "debug") // which tells the changes of a start
 				if made := changes(t, n.Daemon().Log()); !slices.Equal(made, planned) {
 					t.Errorf("%s: plan:\n  %s\nrun:\n  %s", n.Name, strings.Join(planned, "\n  "), strings.Join(made, "\n  "))
 				}
