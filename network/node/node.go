@@ -41,7 +41,7 @@ func newNode(h *host, st store) *node {
 	n.recorder.look = n.look
 	n.reconciler = h.reconciler(n.passed)
 	n.keeper = newLeaseKeeper(h, st, n.reconciler)
-	n.keeper.lost = n.recorder.lost
+	n.keeper.lost, n.recorder.log = n.recorder.lost, s.Log
 	n.feed = newLeaseFeed(s, n.reconciler)
 	n.documents = &documents{etcd: s.Etcd, host: h.state, reconciler: n.reconciler, keeper: n.keeper, feed: n.feed, log: s.Log}
 	n.documents.rollback = &rollback{

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/loden-net/loden/config/opt"
 	"github.com/loden-net/loden/config/wait"
 	"github.com/loden-net/loden/network"
@@ -22,6 +24,7 @@ type recorder struct {
 	events  history.Events
 	samples *history.Samples
 	metrics histograms
+	log     zerolog.Logger
 
 	mu       sync.Mutex // guards the fields below
 	pass     opt.Option[network.Status]
@@ -59,6 +62,11 @@ func (r *recorder) reported(rep Report) {
 	r.last = opt.Some(rep)
 	r.mu.Unlock()
 	r.events.Add(reportEvents(before, rep, time.Now())...)
+	if last, ok := before.Get(); ok && r.log.GetLevel() <= zerolog.DebugLevel {
+		for _, e := range handshakeEvents(last, rep, time.Now()) {
+			e.log(r.log)
+		}
+	}
 }
 
 // Run takes samples until ctx ends, and then returns nil.
