@@ -28,6 +28,10 @@ func pathFaults() []fault {
 			sh(t, b.b, blocked("input", "meta length > 1400"))
 			return ofStatus(b, `peer node2: ipv[46] is mtu`, `(?i)mtu`)
 		}, func(t *testing.T, b *bed) { sh(t, b.a, unblocked); sh(t, b.b, unblocked) }},
+		{30, "a foreign chain of the peer's host drops forwarded packets", false, func(t *testing.T, b *bed) []evidence {
+			sh(t, b.b, "nft 'add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }'")
+			return []evidence{{b.a, []string{"why", b.a.Pods[0].Addrs.V4.String(), b.b.Pods[0].Addrs.V4.String()}, `broken at packet filters on node2: nft chain inet fw f: its policy drops`, `nft insert rule inet fw f ip saddr 10.244.0.0/16 accept`}}
+		}, func(t *testing.T, b *bed) { sh(t, b.b, "nft delete table inet fw") }},
 		{32, "the host of a peer is dead", false, func(t *testing.T, b *bed) []evidence {
 			sh(t, b.b, "ip link set eth0 down")
 			return ofStatus(b, `peer node2: ipv4 is down`, `node2`)
