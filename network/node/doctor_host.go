@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,7 +220,7 @@ func describe(p wire.Packet) string {
 	if p.Outgoing {
 		direction = "leaving by"
 	}
-	return fmt.Sprintf("%s → %s %s %s", netip.Addr.String(p.Src), netip.Addr.String(p.Dst), direction, p.Interface)
+	return fmt.Sprintf("%s → %s %s %s", p.Src, p.Dst, direction, p.Interface)
 }
 
 // views compares this node's clock and endpoints with the views of its peers. A peer that gives
