@@ -190,19 +190,17 @@ func TestThePageInABrowser(t *testing.T) {
 		b.pictures("200-nodes")
 		b.quiet()
 	})
-}
-
-// Every control has a name for a screen reader, and every one can be reached by the Tab key.
-func TestControlsHaveNames(t *testing.T) {
-	b := open(t, browser(t), page.NewCluster(3, time.Now()))
-	b.await(`document.querySelectorAll("#peer-table button").length === 2`)
-	var nameless []string
-	b.run(chromedp.Evaluate(`[...document.querySelectorAll("button, input, select, a, [tabindex], [role=img]")].filter((node) => {
-		const named = node.getAttribute("aria-label") || node.getAttribute("aria-labelledby") || node.textContent.trim() || node.labels?.length;
-		return !named || node.tabIndex < 0 && node.getAttribute("role") !== "img";
-	}).map((node) => node.outerHTML)`, &nameless))
-	for _, node := range nameless {
-		t.Errorf("no name or no way by keyboard: %.200s", node)
-	}
-	b.quiet()
+	t.Run("every control has a name and can be reached by the Tab key", func(t *testing.T) {
+		b := open(t, ctx, page.NewCluster(3, time.Now()))
+		b.await(`document.querySelectorAll("#peer-table button").length === 2`)
+		var nameless []string
+		b.run(chromedp.Evaluate(`[...document.querySelectorAll("button, input, select, a, [tabindex], [role=img]")].filter((node) => {
+			const named = node.getAttribute("aria-label") || node.getAttribute("aria-labelledby") || node.textContent.trim() || node.labels?.length;
+			return !named || node.tabIndex < 0 && node.getAttribute("role") !== "img";
+		}).map((node) => node.outerHTML)`, &nameless))
+		for _, node := range nameless {
+			t.Errorf("no name or no way by keyboard: %.200s", node)
+		}
+		b.quiet()
+	})
 }
