@@ -75,9 +75,6 @@ func (l *Live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), lifetime)
 	defer cancel()
 	s := stream{out: w, control: http.NewResponseController(w)}
-	if s.control.SetReadDeadline(time.Time{}) != nil { // the server's deadline is for short requests, and ends r.Context()
-		return
-	}
 	l.send(ctx, s)
 }
 

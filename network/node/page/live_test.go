@@ -32,7 +32,6 @@ func (c *client) Header() http.Header              { return c.header }
 func (c *client) WriteHeader(int)                  {}
 func (c *client) Flush()                           {}
 func (c *client) SetWriteDeadline(time.Time) error { return nil }
-func (c *client) SetReadDeadline(time.Time) error  { return nil }
 
 func (c *client) Write(p []byte) (int, error) {
 	c.mu.Lock()
