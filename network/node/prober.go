@@ -30,8 +30,9 @@ type prober struct {
 	log       zerolog.Logger
 	silent    wait.Signal // a path became silent
 
-	mu   sync.Mutex // guards last
-	last probeInputs
+	mu     sync.Mutex // guards the fields below
+	last   probeInputs
+	rested time.Time // when many peers are planned again
 }
 
 // probeInputs is what a plan of the service is made of.
@@ -41,6 +42,13 @@ type probeInputs struct {
 	peers     backend.Peers
 	held      []string
 }
+
+// The plan of the probes is made of all peers. Where there are many, nodes that join one after the
+// other do not each cost a new plan: a two-hundredth of the time goes to plans.
+const (
+	manyPeers = 1000
+	planShare = 200
+)
 
 // newProber returns a prober that has sent no packet. answer answers the questions of peers.
 func newProber(h *host, feed *leaseFeed, answer func(ctx context.Context, from wgtypes.Key, text string) ([]byte, error)) *prober {
@@ -66,8 +74,13 @@ func (p *prober) follow(s network.Status) {
 	if in.addresses == p.last.addresses && in.mtu == p.last.mtu && in.peers.Equal(p.last.peers) && slices.Equal(in.held, p.last.held) {
 		return
 	}
+	began := time.Now()
+	if in.peers.Len() > manyPeers && began.Before(p.rested) {
+		return // a later pass, the resync at the latest, hands over what has changed
+	}
 	p.last = in
 	p.Update(p.plan(in, s))
+	p.rested = time.Now().Add(planShare * time.Since(began))
 }
 
 // plan returns the plan of the service. The overlay address of a peer's node is the first
