@@ -71,7 +71,11 @@ func (r *rotation) turn(now time.Time) (members []*neighbour, coldDue time.Time)
 		}
 	}
 	r.joinWarm(now, membersMost/2-(len(r.members)-cold))
-	r.joinCold(now, membersMost/2-cold)
+	room := membersMost/2 - cold
+	r.joinCold(now, room)
+	if room <= 0 {
+		return r.members, now.Add(maxPause) // the next turn comes when a member is due
+	}
 	return r.members, r.coldDue
 }
 
@@ -102,6 +106,9 @@ func (r *rotation) joinCold(now time.Time, room int) {
 			r.pause = min(max(r.pause, coldPauseMin), coldPauseMax)
 			r.coldDue = now.Add(r.pause)
 		}
+	}
+	if room > 0 && !now.Before(r.coldDue) { // none of the peers that were looked at may join yet
+		r.coldDue = now.Add(coldPauseMin)
 	}
 }
 
