@@ -22,7 +22,7 @@ func TestChangesOfAStartAreForTheDebugLevelAndLaterChangesNameTheNode(t *testing
 		var log strings.Builder
 		in := inputs(t, dualDocument, 0)
 		have := ""
-		part := network.Part{Name: "device", Changes: func(_ context.Context, want network.State) ([]diff.Change, error) {
+		changes := func(want network.State) ([]diff.Change, error) {
 			var out []diff.Change
 			device, _ := want.Device.Get()
 			for p := range device.Peers.All() {
@@ -31,7 +31,12 @@ func TestChangesOfAStartAreForTheDebugLevelAndLaterChangesNameTheNode(t *testing
 				}
 			}
 			return out, nil
-		}}
+		}
+		part := network.Part{
+			Name:    "device",
+			Changes: func(_ context.Context, want network.State) ([]diff.Change, error) { return changes(want) },
+			Follow:  func(_ context.Context, _, want network.State) ([]diff.Change, error) { return changes(want) },
+		}
 		b.reconciler = network.New(network.Options{Self: in.Self, Host: b.host, Log: zerolog.New(&log).Level(zerolog.InfoLevel), Parts: []network.Part{part}})
 		b.offer(2)
 		b.run(t, time.Minute)
