@@ -60,6 +60,7 @@ type Device struct {
 	stamps *stamps.File // nil: initiations are not recorded. Set by KeepStamps before Run
 
 	running     atomic.Bool        // timers run only then
+	begun       chan struct{}      // closed when Run has opened the sockets, or could not
 	handingOver chan *state.Device // see HandOver
 	closed      chan struct{}      // closed when Run ends
 	movers      sync.WaitGroup     // goroutines that move packets
@@ -71,7 +72,7 @@ func newDevice(tunnel tunnel, binder binder, log zerolog.Logger) *Device {
 		log: log, clock: newClock(time.Hour), tunnel: tunnel, binder: binder, workers: workersFor(runtime.GOMAXPROCS(0)),
 		handshakeWorkers: handshakeWorkersFor(runtime.GOMAXPROCS(0)),
 		handshakes:       make(chan handshakeItem, handshakeQueueSize), peers: map[noise.Key]*member{},
-		closed: make(chan struct{}), handingOver: make(chan *state.Device),
+		begun: make(chan struct{}), closed: make(chan struct{}), handingOver: make(chan *state.Device),
 		unchecked: make(chan struct{}, 1),
 	}
 }
@@ -123,6 +124,7 @@ func (d *Device) Run(ctx context.Context) error {
 // start opens the sockets, unless the device before was handed over while its interface was down,
 // and lets timers run.
 func (d *Device) start() error {
+	defer close(d.begun)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running.Store(true)

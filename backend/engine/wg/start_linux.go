@@ -12,7 +12,9 @@ type Running struct {
 	done   chan struct{}
 }
 
-// Start runs the device on a goroutine of its own. Call it once, and not Run.
+// Start runs the device on a goroutine of its own, and waits until its sockets are open: a port that
+// another program has is refused in the answer to the request that sets it only then. Call it once,
+// and not Run.
 func (d *Device) Start() *Running {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Running{Device: d, cancel: cancel, done: make(chan struct{})}
@@ -22,6 +24,7 @@ func (d *Device) Start() *Running {
 			d.log.Warn().Err(err).Msg("data path ended")
 		}
 	}()
+	<-d.begun
 	return r
 }
 
