@@ -188,8 +188,8 @@ func onUnderlay(p sandbox.Packet) Kind {
 		return Neighbour
 	case !within(underlay(), p):
 		return Unexpected
-	case p.Protocol == unix.IPPROTO_UDP && tunnelPort(p.SrcPort) && tunnelPort(p.DstPort):
-		return Tunnel
+	case (p.Protocol == unix.IPPROTO_UDP || p.Unreachable()) && tunnelPort(p.SrcPort) && tunnelPort(p.DstPort):
+		return Tunnel // a host whose engine has just ended refuses datagrams, and quotes their ciphertext
 	case p.Protocol == unix.IPPROTO_TCP && (p.SrcPort == etcdPort || p.DstPort == etcdPort):
 		return Etcd
 	}

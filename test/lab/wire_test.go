@@ -21,6 +21,8 @@ func TestUnderlayCarriesOnlyTunnelsEtcdAndNeighbours(t *testing.T) {
 		"tunnel":             {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: b, Protocol: 17, SrcPort: 51820, DstPort: 51820}, Tunnel},
 		"tunnel to outside":  {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: netip.MustParseAddr("198.18.0.1"), Protocol: 17, SrcPort: 51820, DstPort: 51820}, Unexpected},
 		"another UDP port":   {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: b, Protocol: 17, SrcPort: 8472, DstPort: 8472}, Unexpected},
+		"tunnel, refused":    {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: b, Dst: a, Protocol: 1, ICMPType: 3, SrcPort: 51820, DstPort: 51820}, Tunnel},
+		"another, refused":   {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: b, Dst: a, Protocol: 1, ICMPType: 3, SrcPort: 8472, DstPort: 8472}, Unexpected},
 		"etcd":               {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: b, Protocol: 6, SrcPort: 40000, DstPort: 2379}, Etcd},
 		"ssh":                {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: b, Protocol: 6, SrcPort: 40000, DstPort: 22}, Unexpected},
 		"ping":               {sandbox.Packet{EtherType: unix.ETH_P_IP, Src: a, Dst: b, Protocol: 1, ICMPType: 8}, Unexpected},

@@ -13,9 +13,20 @@ type Packet struct {
 	EtherType uint16     // unix.ETH_P_*
 	Src, Dst  netip.Addr // invalid unless it is IP; sender and target for ARP
 	Protocol  uint8      // unix.IPPROTO_*, behind the extension headers of IPv6
-	SrcPort   uint16     // UDP and TCP, first fragments only
+	SrcPort   uint16     // UDP and TCP, first fragments only; of the packet that an "unreachable" quotes
 	DstPort   uint16
 	ICMPType  uint8 // ICMP and ICMPv6
+}
+
+// The types of "destination unreachable": RFC 792 and RFC 4443.
+const (
+	unreachable4 = 3
+	unreachable6 = 1
+)
+
+// Unreachable reports whether the packet says that a packet of its receiver was not delivered.
+func (p Packet) Unreachable() bool {
+	return p.Protocol == unix.IPPROTO_ICMP && p.ICMPType == unreachable4 || p.Protocol == unix.IPPROTO_ICMPV6 && p.ICMPType == unreachable6
 }
 
 // ParseFrame reads an Ethernet frame. It takes any bytes.
@@ -95,6 +106,15 @@ func (p *Packet) parseTransport(data []byte) {
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		if len(data) >= 1 {
 			p.ICMPType = data[0]
+		}
+		if p.Unreachable() && len(data) > 8 {
+			var quoted Packet
+			if p.Protocol == unix.IPPROTO_ICMP {
+				quoted.parseIPv4(data[8:])
+			} else {
+				quoted.parseIPv6(data[8:])
+			}
+			p.SrcPort, p.DstPort = quoted.SrcPort, quoted.DstPort
 		}
 	}
 }
