@@ -14,6 +14,7 @@ import (
 
 	"github.com/loden-net/loden/backend"
 	"github.com/loden-net/loden/config/opt"
+	"github.com/loden-net/loden/config/sorted"
 )
 
 // These run where the kernel has WireGuard: `make test-kernel` boots a suitable kernel.
@@ -142,16 +143,18 @@ func TestKernelHoldsAThousandPeersAndFollowsTheirChanges(t *testing.T) {
 	if s := a.status(); len(s.Peers) != 1000 {
 		t.Fatalf("%d peers", len(s.Peers))
 	}
-	moved := c
-	moved.Peers = slices.Clone(c.Peers[:900])
+	all := c.Peers.Slice()
+	peers := slices.Clone(all[:900])
 	for i := range 100 { // neighbours swap their IPv4 prefixes; IPv6 stays
-		p, q := &moved.Peers[2*i], &moved.Peers[2*i+1]
+		p, q := &peers[2*i], &peers[2*i+1]
 		p.Subnets.V4, q.Subnets.V4 = q.Subnets.V4, p.Subnets.V4
 	}
 	for i := range 50 {
-		moved.Peers[300+i].Subnets = moved.Peers[300+i].Subnets.Without(opt.V6)
+		peers[300+i].Subnets = peers[300+i].Subnets.Without(opt.V6)
 	}
-	moved.Peers[400].Subnets = c.Peers[950].Subnets // of a peer that goes
+	peers[400].Subnets = all[950].Subnets // of a peer that goes
+	moved := c
+	moved.Peers = sorted.Of(peers...)
 	if got := a.apply(opt.Some(moved)); len(got) != 1 || !strings.HasPrefix(got[0], "device: set ") {
 		t.Errorf("changes: %q", got)
 	}
