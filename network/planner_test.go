@@ -114,7 +114,8 @@ func TestPlannerAgreesWithPlanAfterAnyHistory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c, p, in := cluster{}, network.Planner{}, inputs(t, dualDocument, 0)
 		all := in.HostState
-		state, problems := p.Plan(in)
+		state, _ := p.Plan(in)
+		var problems []subnet.Problem
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			c.step(t)
 			in.Leases = c.leases

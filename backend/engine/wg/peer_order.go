@@ -43,12 +43,12 @@ func (o *peerOrder) keep(sorted []*member, change uint64) {
 // sorted returns the peers in a fixed order. The caller does not change the slice and does not hold
 // d.mu, which is not held during the work.
 func (d *Device) sorted() []*member {
-	peers, change := d.order.kept()
+	peers, _ := d.order.kept()
 	if peers != nil {
 		return peers
 	}
 	d.mu.RLock()
-	_, change = d.order.kept()
+	_, change := d.order.kept()
 	peers = slices.AppendSeq(make([]*member, 0, len(d.peers)), maps.Values(d.peers))
 	d.mu.RUnlock()
 	d.noteWork(len(peers))
