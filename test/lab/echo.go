@@ -137,16 +137,17 @@ func (e *echoer) forget(sequence uint16) {
 	delete(e.waiting, sequence)
 }
 
-// until repeats an echo until it is answered or ctx is done.
-func (e *echoer) until(ctx context.Context, to netip.Addr) error {
+// until repeats an echo until it is answered or ctx is done, and returns how long the answered one
+// took.
+func (e *echoer) until(ctx context.Context, to netip.Addr) (time.Duration, error) {
 	for {
 		sent := time.Now()
-		_, err := e.once(ctx, to, retry)
+		took, err := e.once(ctx, to, retry)
 		if err == nil {
-			return nil
+			return took, nil
 		}
 		if !pause(ctx, time.Until(sent.Add(retry))) {
-			return fmt.Errorf("ping %s from %s: %w: %w", to, e.host.Name, ctx.Err(), err)
+			return 0, fmt.Errorf("ping %s from %s: %w: %w", to, e.host.Name, ctx.Err(), err)
 		}
 	}
 }

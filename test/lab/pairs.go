@@ -161,7 +161,7 @@ func (c *check) measure(ctx context.Context, all *echoers, at int) {
 		return
 	}
 	e := all.of[voice{r.from, r.family}]
-	if err := e.until(ctx, to); err != nil { // the first may wait for a handshake
+	if _, err := e.until(ctx, to); err != nil { // the first may wait for a handshake
 		path.Problem = err.Error()
 		return
 	}
