@@ -27,7 +27,16 @@ var screenshots = flag.String("screenshots", "", "directory for pictures of the 
 // browser starts chromium once for all tests; each test has a tab of its own.
 func browser(t *testing.T) context.Context {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.WindowSize(1240, 900))
+	dir, err := os.MkdirTemp("", "loden-page") // chromium leaves its lock there; t.TempDir has too long a path for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.WindowSize(1240, 900), chromedp.Env("TMPDIR="+dir))
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(allocator)
