@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/loden-net/loden/test/bench/proc"
 	"github.com/loden-net/loden/test/sandbox"
 )
 
@@ -52,7 +53,7 @@ func onePeers(ctx context.Context, c contender, size string) error {
 		return err
 	}
 	pid := s.engine.Process.Pid
-	before := rss(pid)
+	before := proc.RSS(pid)
 	text, err := host.Output(self, "configure", "wg0", size)
 	if err != nil {
 		return err
@@ -61,9 +62,9 @@ func onePeers(ctx context.Context, c contender, size string) error {
 	if err != nil {
 		return err
 	}
-	after := rss(pid)
+	after := proc.RSS(pid)
 	fmt.Printf("%s\t%s\t%s\t%.1f\t%.2f\t%.0f\n", c.name, size, strings.TrimSpace(text), after,
-		(after-before)*1024/n, procNumber(pid, "status", "Threads:"))
+		(after-before)*1024/n, proc.Number(pid, "status", "Threads:"))
 	return nil
 }
 

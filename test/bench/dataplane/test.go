@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/loden-net/loden/test/bench/proc"
 )
 
 // values are the results of a test, by quantity.
@@ -130,7 +132,7 @@ func (b *bed) tcp(ctx context.Context, o options, t test) (values, error) {
 	gigabytes := report.End.Received.Bytes / 1e9
 	v := values{
 		"Gbit/s": report.End.Received.Rate / 1e9, "retransmits": report.End.Sent.Retransmits,
-		"machine s/GB": (readMachine().busy - machine.busy) / ticksPerSecond / gigabytes,
+		"machine s/GB": (readMachine().busy - machine.busy) / proc.TicksPerSecond / gigabytes,
 	}
 	if b.role != roleRaw {
 		v["CPU s/GB"] = (b.cpu() - engines) / gigabytes
@@ -232,7 +234,7 @@ func (b *bed) memory(context.Context, options, test) (values, error) {
 	if b.sides[0].engine == nil {
 		return nil, errors.New("no engine")
 	}
-	return values{"MB": (rss(b.sides[0].engine.Process.Pid) + rss(b.sides[1].engine.Process.Pid)) / 2}, nil
+	return values{"MB": (proc.RSS(b.sides[0].engine.Process.Pid) + proc.RSS(b.sides[1].engine.Process.Pid)) / 2}, nil
 }
 
 // client runs this program as a client in pod 1 and returns the numbers it prints.
@@ -266,7 +268,7 @@ func (b *bed) client(ctx context.Context, want int, args ...string) (numbers []f
 func (b *bed) cpu() (seconds float64) {
 	for _, s := range b.sides {
 		if s.engine != nil {
-			seconds += cpuSeconds(s.engine.Process.Pid)
+			seconds += proc.Ticks(s.engine.Process.Pid) / proc.TicksPerSecond
 		}
 	}
 	return seconds

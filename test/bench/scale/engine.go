@@ -12,6 +12,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/loden-net/loden/test/bench/proc"
 )
 
 // engine is wireguard-go, configured by this program's helper.
@@ -51,20 +53,20 @@ func (e engine) measure(ctx context.Context, o options, n int, v figures) error 
 	}
 	v["start s"] = time.Since(began).Seconds()
 	quiet(ctx, o.limit, pid)
-	v["RSS engine MB"] = rss(pid)
+	v["RSS engine MB"] = proc.RSS(pid)
 	if o.idle > 0 {
-		before := ticks(pid)
+		before := proc.Ticks(pid)
 		wait(ctx, o.idle)
-		v["idle CPU ticks"] = ticks(pid) - before
+		v["idle CPU ticks"] = proc.Ticks(pid) - before
 	}
-	before := ticks(pid)
+	before := proc.Ticks(pid)
 	took, err := add(n, o.joins, o.rate)
 	if err != nil {
 		return err
 	}
 	v["join p50 ms"] = float64(took.Microseconds()) / 1000
-	v["CPU engine ms/join"] = (quiet(ctx, o.limit, pid)[0] - before) * 1000 / ticksPerSecond / float64(o.joins)
-	v["RSS engine after joins MB"] = rss(pid)
+	v["CPU engine ms/join"] = (quiet(ctx, o.limit, pid)[0] - before) * 1000 / proc.TicksPerSecond / float64(o.joins)
+	v["RSS engine after joins MB"] = proc.RSS(pid)
 	return nil
 }
 

@@ -19,6 +19,8 @@ import (
 	fetcd "github.com/flannel-io/flannel/pkg/subnet/etcd"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/klog/v2"
+
+	"github.com/loden-net/loden/test/bench/proc"
 )
 
 // manager is flannel's etcd manager, in a process of its own.
@@ -137,25 +139,25 @@ func (f *follower) allocated() float64 {
 
 func (f *follower) phases(ctx context.Context, o options, pid int, j *joiner, v figures) error {
 	quiet(ctx, o.limit, pid)
-	v["RSS daemon MB"] = rss(pid)
+	v["RSS daemon MB"] = proc.RSS(pid)
 	if o.idle > 0 {
-		before := ticks(pid)
+		before := proc.Ticks(pid)
 		wait(ctx, o.idle)
-		v["idle CPU ticks"] = ticks(pid) - before
+		v["idle CPU ticks"] = proc.Ticks(pid) - before
 	}
-	before, allocated := ticks(pid), f.allocated()
+	before, allocated := proc.Ticks(pid), f.allocated()
 	if err := j.paced(ctx, o.joins, o.rate, f.expect); err != nil {
 		return err
 	}
 	took, missing := f.finish(ctx, o.limit)
 	v["join p50 ms"], v["join p99 ms"], v["join missing"] = quantile(took, .5), quantile(took, .99), float64(missing)
 	after := quiet(ctx, o.limit, pid)
-	v["CPU ms/join"] = (after[0] - before) * 1000 / ticksPerSecond / float64(o.joins)
+	v["CPU ms/join"] = (after[0] - before) * 1000 / proc.TicksPerSecond / float64(o.joins)
 	v["allocated KB/join"] = (f.allocated() - allocated) / 1024 / float64(o.joins)
 	if o.burst == 0 {
 		return nil
 	}
-	before = ticks(pid)
+	before = proc.Ticks(pid)
 	for i := range o.burst {
 		f.expect(j.next + i)
 	}
@@ -164,7 +166,7 @@ func (f *follower) phases(ctx context.Context, o options, pid int, j *joiner, v 
 	}
 	took, missing = f.finish(ctx, o.limit)
 	v["burst p50 ms"], v["burst settled s"], v["burst missing"] = quantile(took, .5), quantile(took, 1)/1000, float64(missing)
-	v["burst CPU s"] = (quiet(ctx, o.limit, pid)[0] - before) / ticksPerSecond
+	v["burst CPU s"] = (quiet(ctx, o.limit, pid)[0] - before) / proc.TicksPerSecond
 	return nil
 }
 

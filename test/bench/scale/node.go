@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/loden-net/loden/config"
+	"github.com/loden-net/loden/test/bench/proc"
 )
 
 // node is Loden: the daemon and its engine.
@@ -102,7 +103,7 @@ const allocMetric = "go_memstats_alloc_bytes_total"
 func (d *daemon) allocated(ctx context.Context) (before, after float64) {
 	read := func() float64 {
 		text, _ := d.ask(ctx, "/metrics")
-		return numberAfter(text, allocMetric)
+		return proc.NumberAfter(text, allocMetric)
 	}
 	first := read()
 	if first == 0 {
@@ -203,13 +204,13 @@ func (d *daemon) known(ctx context.Context, want int, limit time.Duration) error
 
 // idle watches the node at rest.
 func (d *daemon) idle(ctx context.Context, o options, v figures) {
-	v["RSS daemon MB"], v["RSS engine MB"] = rss(d.pid()), rss(d.engine)
+	v["RSS daemon MB"], v["RSS engine MB"] = proc.RSS(d.pid()), proc.RSS(d.engine)
 	if o.idle == 0 {
 		return
 	}
-	before := ticks(d.pid()) + ticks(d.engine)
+	before := proc.Ticks(d.pid()) + proc.Ticks(d.engine)
 	wait(ctx, o.idle)
-	v["idle CPU ticks"] = ticks(d.pid()) + ticks(d.engine) - before
+	v["idle CPU ticks"] = proc.Ticks(d.pid()) + proc.Ticks(d.engine) - before
 }
 
 // cost lets nodes join without probes, and measures CPU and allocations.
@@ -221,12 +222,12 @@ func (d *daemon) cost(ctx context.Context, o options, j *joiner, v figures) erro
 	}
 	after := quiet(ctx, o.limit, d.pid(), d.engine)
 	end, _ := d.allocated(ctx)
-	const msPerTick = 1000 / ticksPerSecond
+	const msPerTick = 1000 / proc.TicksPerSecond
 	v["CPU daemon ms/join"] = (after[0] - before[0]) * msPerTick / float64(o.joins)
 	v["CPU engine ms/join"] = (after[1] - before[1]) * msPerTick / float64(o.joins)
 	v["CPU ms/join"] = v["CPU daemon ms/join"] + v["CPU engine ms/join"]
 	v["allocated KB/join"] = max(0, end-second-(second-first)) / 1024 / float64(o.joins)
-	v["RSS daemon after joins MB"], v["RSS engine after joins MB"] = rss(d.pid()), rss(d.engine)
+	v["RSS daemon after joins MB"], v["RSS engine after joins MB"] = proc.RSS(d.pid()), proc.RSS(d.engine)
 	return nil
 }
 
@@ -305,6 +306,6 @@ func (d *daemon) burst(ctx context.Context, o options, j *joiner, p *prober, v f
 	v["burst p50 ms"], v["burst settled s"], v["burst missing"] = quantile(took, .5), quantile(took, 1)/1000, float64(missing)
 	stop()
 	after := quiet(ctx, o.limit, d.pid(), d.engine)
-	v["burst CPU s"] = (after[0] - before[0] + after[1] - before[1]) / ticksPerSecond
+	v["burst CPU s"] = (after[0] - before[0] + after[1] - before[1]) / proc.TicksPerSecond
 	return nil
 }
